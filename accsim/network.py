@@ -1,0 +1,268 @@
+"""Networks as lists of layers: shapes, multiply-accumulates and words; no weights.
+
+A layer is what the hardware runs as one piece: a convolution on the PE array, or one pass of the
+vector unit (batch norm with its activation and its pooling). Maps are NHWC, weights are HWIO.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+
+INPUT = -1  # the producer index of the images themselves
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One sample's map: height x width x channels."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def size(self) -> int:
+        """Words of one sample."""
+        return self.height * self.width * self.channels
+
+    def __str__(self):
+        return f"{self.height}x{self.width}x{self.channels}"
+
+
+@dataclass(frozen=True)
+class Activation:
+    """``x`` where positive, ``x * negative_eighths / 8`` elsewhere: one shift and one add."""
+
+    negative_eighths: int
+
+    def __post_init__(self):
+        if not 0 <= self.negative_eighths <= 8:
+            raise ValueError(f"negative_eighths must be 0 to 8, not {self.negative_eighths}")
+
+
+IDENTITY = Activation(8)
+RELU = Activation(0)
+LEAKY_RELU = Activation(1)  # slope 1/8, the power of two nearest to the usual 0.1
+
+
+@dataclass(frozen=True)
+class Layer(ABC):
+    """A named layer; it reads the layer before it."""
+
+    name: str
+
+    @abstractmethod
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the output map for an input map of `shape`; ValueError if it cannot be."""
+
+    def weight_shape(self, shape: Shape) -> tuple[int, ...]:
+        """Shape of the weights that the PE array multiplies by; empty if there are none."""
+        return ()
+
+    def macs(self, shape: Shape) -> int:
+        """Multiply-accumulates of one sample's forward pass."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Conv2d(Layer):
+    """Convolution without bias (a batch norm follows): weights (kernel, kernel, in, out)."""
+
+    out_channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 0
+
+    def __post_init__(self):
+        for name, least in (("out_channels", 1), ("kernel", 1), ("stride", 1), ("padding", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} of layer {self.name!r} must be at least {least}, "
+                    f"not {getattr(self, name)}"
+                )
+
+    def output_shape(self, shape):
+        height = (shape.height + 2 * self.padding - self.kernel) // self.stride + 1
+        width = (shape.width + 2 * self.padding - self.kernel) // self.stride + 1
+        if height < 1 or width < 1:
+            raise ValueError(
+                f"kernel of layer {self.name!r} must fit its padded input {shape}, "
+                f"not {self.kernel}x{self.kernel} with padding {self.padding}"
+            )
+        return Shape(height, width, self.out_channels)
+
+    def weight_shape(self, shape):
+        return (self.kernel, self.kernel, shape.channels, self.out_channels)
+
+    def macs(self, shape):
+        return self.output_shape(shape).size * self.kernel**2 * shape.channels
+
+
+@dataclass(frozen=True)
+class Linear(Layer):
+    """Fully connected layer on the flattened map: weights (1, 1, in, out), bias optional."""
+
+    out_features: int
+    bias: bool = True
+
+    def output_shape(self, shape):
+        return Shape(1, 1, self.out_features)
+
+    def weight_shape(self, shape):
+        return (1, 1, shape.size, self.out_features)
+
+    def macs(self, shape):
+        return shape.size * self.out_features
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Normalise, scale, shift, activate and max-pool in one pass of the vector unit."""
+
+    activation: Activation = IDENTITY
+    max_pool: int = 1  # pool size and stride
+
+    def output_shape(self, shape):
+        if min(shape.height, shape.width) < self.max_pool:
+            raise ValueError(
+                f"max_pool of layer {self.name!r} must be at most the map {shape}, "
+                f"not {self.max_pool}"
+            )
+        return Shape(shape.height // self.max_pool, shape.width // self.max_pool, shape.channels)
+
+
+@dataclass(frozen=True)
+class Add(Layer):
+    """Residual sum of the layer before and of the output of layer `other`, then an activation."""
+
+    other: str
+    activation: Activation = IDENTITY
+
+    def output_shape(self, shape):
+        return shape
+
+
+@dataclass(frozen=True)
+class Branch(Layer):
+    """Continue from the output of layer `source` instead of the layer before (a shortcut)."""
+
+    source: str
+
+    def output_shape(self, shape):
+        return shape
+
+
+@dataclass(frozen=True)
+class GlobalAveragePool(Layer):
+    """Mean over the map of every channel."""
+
+    def output_shape(self, shape):
+        return Shape(1, 1, shape.channels)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A layer in its place: where its inputs come from and the shapes it works on."""
+
+    index: int
+    layer: Layer
+    inputs: tuple[int, ...]  # producers' indices; INPUT is the images
+    input: Shape
+    output: Shape
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.layer.weight_shape(self.input)
+
+    @property
+    def weights(self) -> int:
+        """Words of the weights; 0 for a layer without."""
+        return prod(self.weight_shape) if self.weight_shape else 0
+
+    @property
+    def vector_words(self) -> int:
+        """Words of the per-channel parameters: scale and shift of a batch norm, or a bias."""
+        if isinstance(self.layer, BatchNorm):
+            return 2 * self.input.channels
+        if isinstance(self.layer, Linear) and self.layer.bias:
+            return self.layer.out_features
+        return 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one sample's forward pass."""
+        return self.layer.macs(self.input)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A named list of layers on images of one shape; shapes are resolved at birth.
+
+    Raises ValueError for an unknown or repeated layer name and for shapes that do not fit.
+    """
+
+    name: str
+    image: Shape
+    layers: tuple[Layer, ...] = field(repr=False)
+
+    def __post_init__(self):
+        if not self.layers:
+            raise ValueError(f"network {self.name!r} must have at least one layer, not none")
+        _ = self.nodes
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The layers that compute, in order of execution (a Branch only redirects)."""
+        nodes: list[Node] = []
+        places: dict[str, int] = {}
+        previous = INPUT
+
+        def output(index: int) -> Shape:
+            return self.image if index == INPUT else nodes[index].output
+
+        def place(name: str, wanted_by: str) -> int:
+            if name not in places:
+                raise ValueError(
+                    f"layer {wanted_by!r} must name an earlier layer, not {name!r}; "
+                    f"known: {', '.join(places) or 'none'}"
+                )
+            return places[name]
+
+        for layer in self.layers:
+            if layer.name in places:
+                raise ValueError(f"layer names must be unique, not {layer.name!r} twice")
+            if isinstance(layer, Branch):
+                previous = place(layer.source, layer.name)
+                continue
+            inputs: tuple[int, ...] = (previous,)
+            if isinstance(layer, Add):
+                other = place(layer.other, layer.name)
+                if output(other) != output(previous):
+                    raise ValueError(
+                        f"layer {layer.name!r} must add maps of one shape, "
+                        f"not {output(previous)} and {output(other)}"
+                    )
+                inputs = (previous, other)
+            shape = output(previous)
+            nodes.append(Node(len(nodes), layer, inputs, shape, layer.output_shape(shape)))
+            previous = places[layer.name] = len(nodes) - 1
+        return tuple(nodes)
+
+    @property
+    def classes(self) -> int:
+        """Outputs of the last layer."""
+        return self.nodes[-1].output.size
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one sample's forward pass."""
+        return sum(node.macs for node in self.nodes)
+
+    @property
+    def parameters(self) -> int:
+        """Words of all weights, scales, shifts and biases."""
+        return sum(node.weights + node.vector_words for node in self.nodes)
