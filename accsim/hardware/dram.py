@@ -1,0 +1,311 @@
+"""Memory chips: one row of datasheet geometry, timings and currents each, and address mappings.
+
+A part is named by its clocks CL-RCD-RP. Timings are clocks, ``nXXX``; where the datasheet gives
+nanoseconds, clocks are those nanoseconds rounded up to the clock (nREFI down).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, kw_only=True)
+class DramSpec:
+    """One channel with one rank of equal chips: geometry, timings, currents.
+
+    Energies are of the whole rank (all chips), of the core of the chips only: I/O, termination
+    and PHY are the separate `io_phy_joules_per_byte`. Raises ValueError for what cannot be built.
+    """
+
+    name: str  # standard-rate CL-RCD-RP, density and width of a chip
+    tCK_ps: int  # clock period; data moves on both edges
+
+    channels: int = 1
+    ranks: int = 1
+    bus_bits: int
+    device_bits: int  # data pins of a chip
+    bank_groups: int
+    banks: int  # in a bank group
+    rows: int  # in a bank
+    columns: int  # in a row; a column is one bus word
+    burst_length: int = 8  # bus words
+
+    CL: int  # RD to first data
+    CWL: int  # WR to first data
+    nRCD: int  # ACT to RD, WR
+    nRP: int  # PRE to ACT, REF
+    nRAS: int  # ACT to PRE
+    nRC: int  # ACT to ACT of a bank
+    nCCD_S: int  # RD to RD, WR to WR, other bank group
+    nCCD_L: int  # the same bank group
+    nRRD_S: int  # ACT to ACT, other bank group
+    nRRD_L: int  # the same bank group
+    nFAW: int  # ACT to the fourth ACT after it
+    nWTR_S: int  # last written data to RD, other bank group
+    nWTR_L: int  # the same bank group
+    nWR: int  # last written data to PRE
+    nRTP: int  # RD to PRE
+    nRTW: int  # RD to WR
+    nRFC: int  # REF to ACT, REF
+    nREFI: int  # REF to REF, average
+
+    VDD: float  # volts
+    VPP: float = 0.0  # volts of the word lines' pump supply; 0: the part has none
+    IDD0: float  # mA of one chip: ACT, PRE every nRC
+    IDD2N: float  # mA: standby, all banks precharged
+    IDD3N: float  # mA: standby, a row open
+    IDD4R: float  # mA: reads without gap
+    IDD4W: float  # mA: writes without gap
+    IDD5: float  # mA: REF every nRFC
+    IPP0: float = 0.0  # mA from VPP: ACT, PRE every nRC
+
+    io_phy_pj_per_byte: float  # both ends of the bus: drivers, termination, PHY
+    io_phy_pj_per_byte_range: tuple[float, float]
+
+    def __post_init__(self):
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if spec.type in (int, "int") and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{spec.name} of {self.name} must be 1 or more, not {value}")
+        for name in ("channels", "ranks"):
+            if getattr(self, name) != 1:
+                raise ValueError(
+                    f"{name} of {self.name} must be 1, not {getattr(self, name)}; "
+                    f"give each channel and rank its own controller"
+                )
+        for name in ("bus_bits", "bank_groups", "banks", "rows", "columns", "burst_length"):
+            value = getattr(self, name)
+            if value & (value - 1):
+                raise ValueError(f"{name} of {self.name} must be a power of two, not {value}")
+        if self.bus_bits < 8 or self.bus_bits % self.device_bits:
+            raise ValueError(
+                f"bus_bits of {self.name} must be whole bytes and a multiple of device_bits "
+                f"({self.device_bits}), not {self.bus_bits}"
+            )
+        if self.bank_groups * self.banks > 32:
+            raise ValueError(
+                f"bank_groups x banks of {self.name} must be at most 32, "
+                f"not {self.bank_groups * self.banks}"
+            )
+        at_least = (
+            ("columns", "burst_length"),
+            ("nRC", "nRAS"),
+            ("nCCD_S", "nBL"),
+            ("nCCD_L", "nCCD_S"),
+            ("nRRD_L", "nRRD_S"),
+            ("nFAW", "nRRD_S"),
+            ("nWTR_L", "nWTR_S"),
+            ("CL", "CWL"),
+            ("nREFI", "nRFC"),
+            ("IDD0", "IDD2N"),
+            ("IDD3N", "IDD2N"),
+            ("IDD4R", "IDD3N"),
+            ("IDD4W", "IDD3N"),
+            ("IDD5", "IDD3N"),
+        )
+        for name, other in at_least:
+            value, least = getattr(self, name), getattr(self, other)
+            if value < least:
+                raise ValueError(
+                    f"{name} of {self.name} must be at least {other} ({least}), not {value}"
+                )
+        if self.nRTW + self.CWL < self.CL + self.nBL:
+            raise ValueError(
+                f"nRTW of {self.name} must be at least CL + nBL - CWL "
+                f"({self.CL + self.nBL - self.CWL}), not {self.nRTW}: the bus would carry both"
+            )
+        low, high = self.io_phy_pj_per_byte_range
+        if not 0 <= low <= self.io_phy_pj_per_byte <= high:
+            raise ValueError(
+                f"io_phy_pj_per_byte of {self.name} must be in its range {low} to {high}, "
+                f"not {self.io_phy_pj_per_byte}"
+            )
+
+    @property
+    def nBL(self) -> int:
+        """Clocks that a burst holds the data bus."""
+        return self.burst_length // 2
+
+    @property
+    def chips(self) -> int:
+        return self.bus_bits // self.device_bits
+
+    @property
+    def burst_bytes(self) -> int:
+        """Bytes of one RD or WR: 64 on a 64-bit bus, 16 on a 16-bit bus."""
+        return self.bus_bits // 8 * self.burst_length
+
+    @property
+    def row_bytes(self) -> int:
+        return self.bus_bits // 8 * self.columns
+
+    @property
+    def capacity_bytes(self) -> int:
+        return self.bank_groups * self.banks * self.rows * self.row_bytes
+
+    @property
+    def peak_bytes_per_second(self) -> float:
+        return self.burst_bytes / (self.nBL * self.tCK_ps * 1e-12)
+
+    # Energies of commands and standby. Source of the formulas: Micron TN-40-07, "Calculating
+    # Memory Power for DDR4 SDRAM"; a command's energy is what it draws above the standby current.
+
+    @property
+    def activate_joules(self) -> float:
+        """One ACT and its PRE: VDD (IDD0 nRC - IDD3N nRAS - IDD2N (nRC - nRAS)) tCK."""
+        standby = self.IDD3N * self.nRAS + self.IDD2N * (self.nRC - self.nRAS)
+        return self._joules(self.IDD0 * self.nRC - standby)
+
+    @property
+    def read_joules(self) -> float:
+        """One RD: VDD (IDD4R - IDD3N) nBL tCK."""
+        return self._joules((self.IDD4R - self.IDD3N) * self.nBL)
+
+    @property
+    def write_joules(self) -> float:
+        """One WR: VDD (IDD4W - IDD3N) nBL tCK."""
+        return self._joules((self.IDD4W - self.IDD3N) * self.nBL)
+
+    @property
+    def refresh_joules(self) -> float:
+        """One all-bank REF: VDD (IDD5 - IDD3N) nRFC tCK."""
+        return self._joules((self.IDD5 - self.IDD3N) * self.nRFC)
+
+    @property
+    def active_watts(self) -> float:
+        """Standby with at least one row open: VDD IDD3N."""
+        return self.VDD * self.IDD3N * 1e-3 * self.chips
+
+    @property
+    def precharged_watts(self) -> float:
+        """Standby with all rows closed: VDD IDD2N."""
+        return self.VDD * self.IDD2N * 1e-3 * self.chips
+
+    @property
+    def pump_watts(self) -> float:
+        """Upper bound of the VPP supply, VPP IPP0: drawn if rows were opened without pause."""
+        return self.VPP * self.IPP0 * 1e-3 * self.chips
+
+    @property
+    def io_phy_joules_per_byte(self) -> float:
+        """Bus drivers, termination and PHY at both ends, per byte moved; an estimate."""
+        return self.io_phy_pj_per_byte * 1e-12
+
+    def _joules(self, milliampere_clocks: float) -> float:
+        return self.VDD * milliampere_clocks * 1e-3 * self.tCK_ps * 1e-12 * self.chips
+
+
+class Location(NamedTuple):
+    """Where a burst lives."""
+
+    bank_group: int
+    bank: int  # in its bank group
+    row: int
+    column: int  # in bursts
+
+
+class Shifts(NamedTuple):
+    """Lowest bit of each field in a burst's number (its address / burst_bytes)."""
+
+    bank_group: int
+    bank: int
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class AddressMapping(ABC):
+    """Which bits of an address choose bank group, bank, row and column."""
+
+    @property
+    @abstractmethod
+    def order(self) -> tuple[str, ...]:
+        """Fields of `Location` from the least significant, above the bits within a burst."""
+
+    def shifts(self, spec: DramSpec) -> Shifts:
+        bits = {
+            "bank_group": spec.bank_groups.bit_length() - 1,
+            "bank": spec.banks.bit_length() - 1,
+            "row": spec.rows.bit_length() - 1,
+            "column": (spec.columns // spec.burst_length).bit_length() - 1,
+        }
+        lowest, shift = {}, 0
+        for name in self.order:
+            lowest[name] = shift
+            shift += bits[name]
+        return Shifts(**lowest)
+
+    def locate(self, spec: DramSpec, address: int) -> Location:
+        """The place of the burst that holds byte `address`."""
+        burst, shifts = address // spec.burst_bytes, self.shifts(spec)
+        return Location(
+            (burst >> shifts.bank_group) % spec.bank_groups,
+            (burst >> shifts.bank) % spec.banks,
+            (burst >> shifts.row) % spec.rows,
+            (burst >> shifts.column) % (spec.columns // spec.burst_length),
+        )
+
+
+@dataclass(frozen=True)
+class RowColumnBank(AddressMapping):
+    """Neighbouring bursts lie in different bank groups, then banks: streams run at nCCD_S."""
+
+    @property
+    def order(self):
+        return ("bank_group", "bank", "column", "row")
+
+
+@dataclass(frozen=True)
+class RowBankColumn(AddressMapping):
+    """A whole row of neighbouring bursts lies in one bank: few rows open, streams at nCCD_L."""
+
+    @property
+    def order(self):
+        return ("column", "bank_group", "bank", "row")
+
+
+# DDR4-2400, 64-bit rank. Timings: JEDEC JESD79-4 at tCK 0.833 ns, as DRAMsim3's configs
+# DDR4_{4Gb,8Gb}_{x8,x16}_2400.ini give them in clocks: tRCD and tRP 14.16 ns, tRAS 32 ns, tRRD_S
+# 3.3 (x8) or 5.3 ns (x16), tRRD_L 4.9 or 6.4 ns, tFAW 21 or 30 ns, tWTR 2.5 and 7.5 ns, tWR 15 ns,
+# tRTP 7.5 ns, tREFI 7.8 us; tRFC 350 ns (8 Gb) or 260 ns (4 Gb). nRTW = CL + nBL + 1 - CWL: one
+# clock of turnaround between the two data bursts, as in DRAMsim3 (tRTRS).
+# IDD, IPP: the same files' [power], from Micron's datasheets.
+# I/O and PHY, by hand: POD12 with a 34 ohm driver and 48 ohm termination (JESD79-4) sinks
+# 1.2 V / 82 ohm x 1.2 V = 17.6 mW on a low line; half of the data lines and one line of each strobe
+# pair (one for 8 data lines) are low: (8.8 + 17.6 / 8) mW / 2.4 Gbit/s = 4.6 pJ a bit. PHY: 1.6 pJ
+# a bit, an estimate between HBM2's 0.8 (PyTorchSim's table) and 4. Range: 80 ohm termination and
+# HBM2's PHY, to 34 ohm and 4 pJ a bit.
+DDR4_2400_8GBIT_X16 = DramSpec(  # 4 chips, 4 GiB: the class of the ZCU102's module
+    name="DDR4-2400 17-17-17 8Gb x16", tCK_ps=833,
+    bus_bits=64, device_bits=16, bank_groups=2, banks=4, rows=65536, columns=1024,
+    CL=17, CWL=12, nRCD=17, nRP=17, nRAS=39, nRC=56, nCCD_S=4, nCCD_L=6, nRRD_S=7, nRRD_L=8,
+    nFAW=36, nWTR_S=3, nWTR_L=9, nWR=18, nRTP=9, nRTW=10, nRFC=421, nREFI=9363,
+    VDD=1.2, VPP=2.5, IDD0=80, IDD2N=34, IDD3N=47, IDD4R=243, IDD4W=228, IDD5=280, IPP0=4.0,
+    io_phy_pj_per_byte=50.0, io_phy_pj_per_byte_range=(33.0, 77.0),
+)  # fmt: skip
+DDR4_2400_4GBIT_X16 = replace(  # 4 chips, 2 GiB: the class of the ZCU104's memory
+    DDR4_2400_8GBIT_X16, name="DDR4-2400 17-17-17 4Gb x16", rows=32768, nRFC=313,
+    IDD0=65, IDD2N=45, IDD3N=60, IDD4R=205, IDD4W=285, IDD5=175, IPP0=3.6,
+)  # fmt: skip
+DDR4_2400_8GBIT_X8 = replace(  # 8 chips, 8 GiB
+    DDR4_2400_8GBIT_X16, name="DDR4-2400 17-17-17 8Gb x8", device_bits=8, bank_groups=4,
+    nRRD_S=4, nRRD_L=6, nFAW=26,
+    IDD0=48, IDD2N=34, IDD3N=43, IDD4R=135, IDD4W=123, IDD5=250, IPP0=3.0,
+)  # fmt: skip
+
+# One DDR3L-1600 chip (-125: 13.75 ns 11-11-11) at the PYNQ-Z2's 525 MHz on a 16-bit bus, 512 MiB
+# (board: Digilent PYNQ-Z1 reference manual, same memory). Timings: ns of DRAMsim3's
+# DDR3_4Gb_x16_1600.ini (tRCD, tRP 13.75, tRAS 35, tFAW 40, tWR 15, tWTR, tRTP, tRRD 7.5 ns at
+# least 4 clocks, tRFC 260, tREFI 7800) at tCK 1.905 ns; CL 8 covers 13.75 ns, CWL 6 is JEDEC's for
+# this clock (from memory of JESD79-3, check). nRTW = CL + nBL + 2 - CWL, JESD79-3.
+# IDD: the same file's, at 1600 MT/s: an upper bound at 1050. I/O and PHY, by hand: SSTL 1.35 V,
+# 34 ohm driver, 60 ohm to half the supply, draws 0.675 V / 94 ohm x 0.675 V = 4.8 mW a line, high
+# or low: (4.8 + 9.6 / 8) mW / 1.05 Gbit/s = 5.8 pJ a bit; PHY as above.
+DDR3L_1050_4GBIT_X16 = DramSpec(
+    name="DDR3L-1050 8-8-8 4Gb x16", tCK_ps=1905,
+    bus_bits=16, device_bits=16, bank_groups=1, banks=8, rows=32768, columns=1024,
+    CL=8, CWL=6, nRCD=8, nRP=8, nRAS=19, nRC=27, nCCD_S=4, nCCD_L=4, nRRD_S=4, nRRD_L=4, nFAW=21,
+    nWTR_S=4, nWTR_L=4, nWR=8, nRTP=4, nRTW=8, nRFC=137, nREFI=4094,
+    VDD=1.35, IDD0=66, IDD2N=32, IDD3N=47, IDD4R=235, IDD4W=171, IDD5=235,
+    io_phy_pj_per_byte=59.0, io_phy_pj_per_byte_range=(40.0, 110.0),
+)  # fmt: skip
