@@ -1,0 +1,135 @@
+"""The five lines in which a run answers: for the terminal and for the top of the page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.ticker import EngFormatter
+from rich.table import Table
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "workload": ("steps",),
+    "version": (),
+    "seed": (),
+    "data": ("name", "source", "stand_in", "images"),
+    "accuracy": ("student", "teacher", "test_images"),
+    "cost": (
+        "cycles",
+        "seconds",
+        "joules",
+        "ddr_read_bytes",
+        "ddr_write_bytes",
+        "macs",
+        "pe_utilization",
+        "frames_seen",
+        "frames_dropped",
+    ),
+    "ledgers": (),
+    "energy_table": (),
+}
+
+
+def check_result(result: Mapping[str, Any]) -> None:
+    """Raise ValueError unless `result` holds every key of `KEYS`."""
+    missing = [name for name in KEYS if name not in result]
+    missing += [
+        f"{name}.{key}"
+        for name, keys in KEYS.items()
+        for key in keys
+        if name in result and key not in result[name]
+    ]
+    if missing:
+        raise ValueError(f"result must hold every key of a report; missing: {', '.join(missing)}")
+
+
+def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was learned, how fast and at what cost: (subject, sentence), five of them.
+
+    `result["cost"]` counts the whole run: `seconds` is simulated time with the waits for frames,
+    `cycles` the machine's. Where it holds the optional `ddr_peak_bytes_per_second` the share of
+    the DDR's peak bandwidth is told too. Raises ValueError for a missing key.
+    """
+    check_result(result)
+    cost = result["cost"]
+    steps = max(result["workload"]["steps"], 1)
+    return [
+        ("Learned", learned(result["accuracy"])),
+        (
+            "Speed",
+            f"{quantity(cost['seconds'] / steps, 's')} and {cost['cycles'] / steps:,.0f} cycles a "
+            f"step ({quantity(cost['seconds'], 's')} for {steps:,} steps, simulated); the PE array "
+            f"did {percent(cost['pe_utilization'])} of the MACs it could have done",
+        ),
+        ("Frames", frames(cost)),
+        (
+            "Energy",
+            f"{quantity(cost['joules'] / steps, 'J')} a step, {quantity(cost['joules'], 'J')} in "
+            f"all, {quantity(per(cost['joules'], cost['seconds']), 'W')} on average",
+        ),
+        ("DDR", ddr(cost)),
+    ]
+
+
+def learned(accuracy: Mapping[str, Any]) -> str:
+    """Test accuracy of the student, and of the teacher if there is one."""
+    sentence = f"the student gets {percent(accuracy['student'])} of the "
+    sentence += f"{accuracy['test_images']:,} test images right"
+    if accuracy["teacher"] is not None:
+        sentence += f", its teacher {percent(accuracy['teacher'])}"
+    return sentence
+
+
+def frames(cost: Mapping[str, Any]) -> str:
+    """Frames a second that training kept up with, against those that the camera sent."""
+    seen, dropped = cost["frames_seen"], cost["frames_dropped"]
+    if seen + dropped == 0:
+        return "no camera: nothing arrived while the machine worked"
+    return (
+        f"{per(seen, cost['seconds']):.1f} frames a second sustained of "
+        f"{per(seen + dropped, cost['seconds']):.1f} that the camera sent; "
+        f"{dropped:,} of {seen + dropped:,} dropped ({percent(dropped / (seen + dropped))})"
+    )
+
+
+def ddr(cost: Mapping[str, Any]) -> str:
+    """Bytes moved, and their rate against the DDR's peak if that is known."""
+    read, write = cost["ddr_read_bytes"], cost["ddr_write_bytes"]
+    rate = per(read + write, cost["seconds"])
+    sentence = f"{quantity(read, 'B')} read and {quantity(write, 'B')} written, "
+    sentence += quantity(rate, "B/s")
+    peak = cost.get("ddr_peak_bytes_per_second")
+    return sentence if peak is None else f"{sentence} or {percent(rate / peak)} of the peak"
+
+
+def summary_table(result: Mapping[str, Any]) -> Table:
+    """The answer as a table for the terminal; a stand-in data set is named first."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    if result["data"]["stand_in"]:
+        table.add_row("[bold red]Stand-in", f"[bold red]{stand_in_warning(result['data'])}")
+    for subject, sentence in answer(result):
+        table.add_row(subject, sentence)
+    return table
+
+
+def stand_in_warning(data: Mapping[str, Any]) -> str:
+    """The sentence that keeps a made-up data set from being taken for the real one."""
+    return (
+        f"these images are not {data['name']} but a stand-in ({data['source']}): "
+        "the accuracies below say nothing about the real data set"
+    )
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with an SI prefix and two decimals: 0.0123 s is 12.30 ms, 1.5e9 B is 1.50 GB."""
+    return EngFormatter(unit, places=2)(value)
+
+
+def percent(share: float) -> str:
+    """A share of one as a percentage with one decimal."""
+    return f"{share:.1%}"
+
+
+def per(amount: float, seconds: float) -> float:
+    """Amount a second; 0 for a run that took no time."""
+    return amount / seconds if seconds else 0.0

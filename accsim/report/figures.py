@@ -1,0 +1,138 @@
+"""Figures: a tidy table and an Axes in, nothing computed."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+Panel = Callable[[Axes, pd.DataFrame], None]
+
+WIDTH_INCHES, HEIGHT_INCHES = 7.0, 3.0
+PALETTE = 9  # colours of accsim.mplstyle before they begin anew
+GREY = "#DDDDDD"  # the pale grey of the same palette: time in which nothing happens
+
+
+def plot_accuracy_over_time(ax: Axes, curves: pd.DataFrame) -> None:
+    """Lines of test accuracy over simulated seconds; one line a network."""
+    plot_accuracy(ax, curves, "simulated_seconds")
+    ax.set(xlabel="simulated time (s)")
+
+
+def plot_accuracy_over_energy(ax: Axes, curves: pd.DataFrame) -> None:
+    """Lines of test accuracy over joules; one line a network."""
+    plot_accuracy(ax, curves, "joules")
+    ax.set(xlabel="energy (J)")
+
+
+def plot_accuracy(ax: Axes, curves: pd.DataFrame, over: str) -> None:
+    """Lines of test accuracy over the column `over`; one line a network."""
+    marks = {"student": ("C0", "o", "-"), "teacher": ("C3", "s", "--")}
+    for network, curve in curves.groupby("network"):
+        color, marker, line = marks[str(network)]
+        ax.plot(
+            curve[over], curve["accuracy"], color=color, marker=marker, ls=line, label=str(network)
+        )
+    ax.set(ylabel="test accuracy")
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_accepted(ax: Axes, shares: pd.DataFrame) -> None:
+    """Line of the share of unlabelled samples that the teacher was confident about."""
+    ax.plot(
+        shares["step"], shares["accepted_share"], color="C2", marker="." if len(shares) < 2 else ""
+    )
+    ax.set(xlabel="training step", ylabel="accepted share of\nunlabelled samples", ylim=(0, 1.02))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_ddr_reads(ax: Axes, traffic: pd.DataFrame) -> None:
+    """Stacked bars of bytes read from DDR; bars are passes, colours are tensor classes."""
+    plot_ddr_bytes(ax, traffic, "read")
+
+
+def plot_ddr_writes(ax: Axes, traffic: pd.DataFrame) -> None:
+    """Stacked bars of bytes written to DDR; bars are passes, colours are tensor classes."""
+    plot_ddr_bytes(ax, traffic, "write")
+
+
+def plot_ddr_bytes(ax: Axes, traffic: pd.DataFrame, direction: str) -> None:
+    """Stacked bars of the bytes that went one `direction`, on a scale that holds both."""
+    bytes_ = traffic[traffic["direction"] == direction]
+    plot_stacked_bars(ax, bytes_, bar="pass", stack="class", length="bytes")
+    longest = traffic.groupby(["direction", "pass"])["bytes"].sum().max()
+    ax.set(xlabel="bytes over the run", title=f"DDR {direction}", xlim=(0, 1.05 * max(longest, 1)))
+    ax.xaxis.set_major_formatter(EngFormatter("B"))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def plot_cycles(ax: Axes, shares: pd.DataFrame) -> None:
+    """Stacked bars of how each unit spent the makespan; colours are causes, idle in grey."""
+    plot_stacked_bars(ax, shares, bar="unit", stack="cause", length="share", grey="idle")
+    ax.set(xlabel="share of the makespan", xlim=(0, 1))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_energy(ax: Axes, joules: pd.DataFrame) -> None:
+    """Stacked bars of joules; bars are components, colours are passes."""
+    plot_stacked_bars(ax, joules, bar="component", stack="pass", length="joules")
+    ax.set(xlabel="energy over the run")
+    ax.xaxis.set_major_formatter(EngFormatter("J"))
+
+
+def plot_stacked_bars(
+    ax: Axes, table: pd.DataFrame, bar: str, stack: str, length: str, grey: str = ""
+) -> None:
+    """Horizontal bars named by column `bar`, top to bottom as they first appear in `table`.
+
+    Every value of column `stack` is one colour, in order of appearance (hatched when the palette
+    begins anew, light grey for the value `grey`); column `length` says how long its piece is.
+    """
+    bars = {name: place for place, name in enumerate(table[bar].unique())}
+    values = [value for value in table[stack].unique() if value != grey]
+    ends = dict.fromkeys(bars, 0.0)
+    for value, pieces in table.groupby(stack, sort=False):
+        at = values.index(value) if value != grey else 0
+        ax.barh(
+            [bars[name] for name in pieces[bar]],
+            pieces[length],
+            left=[ends[name] for name in pieces[bar]],
+            height=0.7,
+            color=GREY if value == grey else f"C{at}",
+            hatch="////" if at >= PALETTE else "",
+            edgecolor="white",
+            linewidth=0.4,
+            label=words(value),
+        )
+        for name, piece in zip(pieces[bar], pieces[length], strict=True):
+            ends[name] += piece
+    ax.set_yticks(range(len(bars)), labels=[words(name) for name in bars])
+    ax.set_ylim(len(bars) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+
+
+def words(name: object) -> str:
+    """A name as a reader writes it."""
+    return str(name).replace("_", " ")
+
+
+def save_figure(path: Path, table: pd.DataFrame, panels: Sequence[Panel]) -> None:
+    """Draw `panels` of one table side by side on a shared vertical axis into the PNG at `path`.
+
+    Only this figure sees accsim's style: neither pyplot nor the caller's settings are touched.
+    """
+    with matplotlib.style.context("accsim.report.accsim"):
+        figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for ax, panel in zip(axes, panels, strict=True):
+            panel(ax, table)
+            ax.label_outer()
+        handles, labels = axes[0].get_legend_handles_labels()
+        if labels:
+            figure.legend(handles, labels, loc="outside right upper")
+        figure.savefig(path, metadata={"Software": None})

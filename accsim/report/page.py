@@ -1,0 +1,154 @@
+"""The folder of one run: a page to read first, its figures with their data, and every table."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from accsim.report import figures, tables
+from accsim.report.answer import answer, percent, quantity, stand_in_warning
+from accsim.report.folder import replaced_folder
+from accsim.report.tables import COLUMNS, Tables
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the report: the data it plots, its panels and what to see in it."""
+
+    name: str
+    caption: str
+    data: Callable[[Tables], pd.DataFrame]
+    panels: tuple[figures.Panel, ...]
+
+
+DRAWINGS = (
+    Drawing(
+        "accuracy",
+        "Test accuracy over simulated time and over energy.",
+        tables.accuracy_curves,
+        (figures.plot_accuracy_over_time, figures.plot_accuracy_over_energy),
+    ),
+    Drawing(
+        "accepted",
+        "Share of the unlabelled samples that the teacher was confident enough to teach; only "
+        "these have a backward pass.",
+        tables.accepted_shares,
+        (figures.plot_accepted,),
+    ),
+    Drawing(
+        "ddr_traffic",
+        "Bytes moved by pass and tensor class.",
+        tables.ddr_traffic,
+        (figures.plot_ddr_reads, figures.plot_ddr_writes),
+    ),
+    Drawing(
+        "cycles",
+        "What every unit did with its time.",
+        tables.cycle_shares,
+        (figures.plot_cycles,),
+    ),
+    Drawing(
+        "energy",
+        "Energy by component and pass.",
+        tables.energy_shares,
+        (figures.plot_energy,),
+    ),
+)
+
+
+def write_report(
+    out: Path, result: Mapping[str, Any], run: Tables, host: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the report of one run into folder `out`, all of it or nothing; return `out`.
+
+    Parameters
+    ----------
+    out : folder; an earlier report there is replaced once the new one is complete
+    result : the choices and totals of the run, with the keys of `accsim.report.answer.KEYS`;
+        `command`, if there, is told as the way to repeat it
+    run : the tables of the run
+    host : times on this computer, into host.json; every other file is the same for the same run
+
+    Raises ValueError for a result that lacks a key or holds a number that is not finite, OSError
+    for a place that cannot be written.
+    """
+    lines = answer(result)
+    with replaced_folder(out, marker="result.json") as folder:
+        write_json(folder / "result.json", result)
+        for name in ("steps", "passes", "tensors"):
+            write_csv(folder / f"{name}.csv", run.ordered(name))
+        drawn = [drawing for drawing in DRAWINGS if write_drawing(folder, drawing, run)]
+        if host is not None:
+            write_json(folder / "host.json", host)
+        page = render(
+            "page.md.j2",
+            title=Path(out).name,
+            result=result,
+            answer=lines,
+            warning=stand_in_warning(result["data"]) if result["data"]["stand_in"] else None,
+            drawings=drawn,
+            busiest=tables.busiest_passes(run).to_dict("records"),
+            columns={name: COLUMNS[name] for name in ("steps", "passes", "tensors")},
+            timed=host is not None,
+        )
+        (folder / "README.md").write_text(page, encoding="utf-8")
+    return out
+
+
+def write_drawing(folder: Path, drawing: Drawing, run: Tables) -> bool:
+    """Write a figure and, beside it, exactly the data that it plots; False if there is none."""
+    data = drawing.data(run)
+    if data.empty:
+        return False
+    write_csv(folder / f"{drawing.name}.csv", data)
+    figures.save_figure(folder / f"{drawing.name}.png", data, drawing.panels)
+    return True
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """One header line, one line a row; floats in full so that reading gives the same bits."""
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Sorted keys and full floats, so that equal values give equal bytes."""
+    path.write_text(json_text(value) + "\n", encoding="utf-8")
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """JSON of plain values and numpy scalars; ValueError for a number that is not finite."""
+    return json.dumps(
+        value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False, default=plain
+    )
+
+
+def plain(value: object) -> Any:
+    """A numpy scalar as the Python number it stands for."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a result must hold plain values, not {type(value).__name__}: {value!r}")
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill one of the Markdown templates beside this file."""
+    environment = Environment(
+        loader=PackageLoader("accsim.report", "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(
+        cell=cell, json_text=json_text, percent=percent, quantity=quantity, words=figures.words
+    )
+    return environment.get_template(template).render(values)
+
+
+def cell(value: object) -> str:
+    """Text that stays in its cell of a Markdown table."""
+    return str(value).replace("|", "\\|").replace("\n", " ")

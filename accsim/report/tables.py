@@ -1,0 +1,174 @@
+"""The tidy tables of a run: what their columns mean, and the shapes that the figures plot."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "steps": {
+        "step": "training step, counted from 1",
+        "simulated_seconds": "simulated time at the end of the step",
+        "joules": "energy of the machine from the start to the end of the step",
+        "step_cycles": "accelerator cycles that the step took",
+        "step_joules": "energy of this step alone",
+        "learning_rate": "learning rate of the update",
+        "labelled_correct": "labelled samples that the student classified right",
+        "labelled_samples": "labelled samples of the batch",
+        "accepted": "unlabelled samples whose teacher was confident enough to teach",
+        "unlabelled_samples": "unlabelled samples of the batch",
+        "backward_samples": "samples that had a backward pass",
+        "teacher_changed": "share of the teacher's words that the step moved",
+        "saturations": "values that left their fixed-point range and were clipped",
+        "frames_seen": "frames that the step trained on",
+        "frames_dropped": "frames that arrived while the machine was busy and were lost",
+        "student_accuracy": "share of the test images that the student gets right; "
+        "empty where not evaluated",
+        "teacher_accuracy": "the same for the teacher",
+    },
+    "passes": {
+        "network": "student or teacher",
+        "layer": "layer of the network",
+        "pass": "part of the training step",
+        "unit": "block of the machine that computed it",
+        "samples": "samples that went through",
+        "cycles_busy": "cycles in which the unit computed",
+        "cycles_wait_operand": "cycles in which it waited for data from DDR",
+        "cycles_wait_output": "cycles in which it waited for room to put its results",
+        "macs": "multiply-accumulates",
+        "ddr_read_bytes": "bytes read from DDR",
+        "ddr_write_bytes": "bytes written to DDR",
+        "joules": "energy",
+    },
+    "tensors": {
+        "tensor": "name of the tensor",
+        "class": "what it holds: weights, activations, error, gradient, ...",
+        "pass": "part of the training step that moved it",
+        "read_bytes": "bytes read from DDR",
+        "write_bytes": "bytes written to DDR",
+    },
+    "units": {
+        "unit": "block of the machine",
+        "cause": "what it did with the time: busy, idle, or what it waited for",
+        "cycles": "accelerator cycles",
+    },
+    "energy": {
+        "component": "block of the machine that spent it",
+        "pass": "part of the training step it was spent on",
+        "joules": "energy",
+    },
+}
+
+PASSES = (
+    "teacher_forward",
+    "student_forward",
+    "loss",
+    "backward_data",
+    "backward_weight",
+    "update",
+    "ema",
+)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one run; their columns are those of `COLUMNS`, in any order.
+
+    Raises ValueError for a missing or an unknown column and for a run without steps.
+    """
+
+    steps: pd.DataFrame  # a row a step
+    passes: pd.DataFrame  # a row a layer and pass, summed over the run
+    tensors: pd.DataFrame  # a row a tensor and pass, summed over the run
+    units: pd.DataFrame  # a row a unit and cause, summed over the run
+    energy: pd.DataFrame  # a row a component and pass, summed over the run
+
+    def __post_init__(self):
+        for spec in fields(self):
+            wanted, present = set(COLUMNS[spec.name]), set(getattr(self, spec.name).columns)
+            if wanted != present:
+                raise ValueError(
+                    f"table {spec.name!r} must have the columns of accsim.report.tables.COLUMNS; "
+                    f"missing: {', '.join(sorted(wanted - present)) or 'none'}; "
+                    f"unknown: {', '.join(sorted(present - wanted)) or 'none'}"
+                )
+        if self.steps.empty:
+            raise ValueError("table 'steps' must have at least one row, not none: nothing was run")
+
+    def ordered(self, name: str) -> pd.DataFrame:
+        """Table `name` with its columns in the order of `COLUMNS`."""
+        return getattr(self, name)[list(COLUMNS[name])]
+
+
+def accuracy_curves(tables: Tables) -> pd.DataFrame:
+    """Test accuracy of each network wherever it was evaluated, one row a network and step."""
+    places = ["step", "simulated_seconds", "joules"]
+    curves = [
+        tables.steps[places].assign(network=network, accuracy=tables.steps[f"{network}_accuracy"])
+        for network in ("student", "teacher")
+    ]
+    return pd.concat(curves).dropna(subset="accuracy").reset_index(drop=True)
+
+
+def accepted_shares(tables: Tables, points: int = 200) -> pd.DataFrame:
+    """Share of the unlabelled samples that the teacher was confident about.
+
+    Steps are taken together in at most `points` groups of equal length, each named by its last
+    step; groups without unlabelled samples are left out.
+    """
+    steps = tables.steps.reset_index(drop=True)
+    length = -(-len(steps) // points)
+    groups = steps.groupby(steps.index // length).agg(
+        step=("step", "last"), accepted=("accepted", "sum"), samples=("unlabelled_samples", "sum")
+    )
+    groups = groups[groups["samples"] > 0]
+    shares = groups.assign(accepted_share=groups["accepted"] / groups["samples"])
+    return shares[["step", "accepted_share"]].reset_index(drop=True)
+
+
+def ddr_traffic(tables: Tables) -> pd.DataFrame:
+    """Bytes by pass, tensor class and direction; passes in the order in which they run."""
+    moved = tables.tensors.rename(columns={"read_bytes": "read", "write_bytes": "write"}).melt(
+        id_vars=["pass", "class"],
+        value_vars=["read", "write"],
+        var_name="direction",
+        value_name="bytes",
+    )
+    total = moved.groupby(["pass", "class", "direction"], as_index=False)["bytes"].sum()
+    return in_order_of_passes(total, then=["class", "direction"])
+
+
+def cycle_shares(tables: Tables) -> pd.DataFrame:
+    """Share of every unit's cycles by cause; units as they come, busy first and idle last."""
+    units = tables.units.groupby(["unit", "cause"], as_index=False, sort=False)["cycles"].sum()
+    makespan = units.groupby("unit")["cycles"].transform("sum")
+    units["share"] = np.where(makespan > 0, units["cycles"] / makespan.clip(lower=1), 0.0)
+    rank = units["cause"].map({"busy": -1, "idle": 1}).fillna(0)
+    place = units["unit"].map({unit: at for at, unit in enumerate(units["unit"].unique())})
+    order = pd.DataFrame({"place": place, "rank": rank, "cause": units["cause"]})
+    return units.loc[order.sort_values(["rank", "cause", "place"]).index].reset_index(drop=True)
+
+
+def energy_shares(tables: Tables) -> pd.DataFrame:
+    """Joules by component and pass; the component that spends most comes first."""
+    joules = tables.energy.groupby(["component", "pass"], as_index=False)["joules"].sum()
+    joules = in_order_of_passes(joules, then=["component"])
+    total = joules.groupby("component")["joules"].transform("sum")
+    order = joules.assign(total=total).sort_values("total", ascending=False, kind="stable").index
+    return joules.loc[order].reset_index(drop=True)
+
+
+def busiest_passes(tables: Tables, rows: int = 10) -> pd.DataFrame:
+    """The layers and passes that held their unit longest, waiting included, and their share."""
+    spent = ["cycles_busy", "cycles_wait_operand", "cycles_wait_output"]
+    passes = tables.ordered("passes").assign(cycles=tables.passes[spent].sum(axis=1))
+    passes["share"] = passes["cycles"] / max(passes["cycles"].sum(), 1)
+    return passes.sort_values("cycles", ascending=False, kind="stable").head(rows)
+
+
+def in_order_of_passes(table: pd.DataFrame, then: list[str]) -> pd.DataFrame:
+    """Rows sorted by pass as a step runs them (unknown passes last, by name), then by `then`."""
+    place = {name: at for at, name in enumerate(PASSES)}
+    keyed = table.assign(place=table["pass"].map(place).fillna(len(PASSES)))
+    order = keyed.sort_values(["place", "pass", *then], kind="stable").index
+    return table.loc[order].reset_index(drop=True)

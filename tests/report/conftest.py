@@ -1,0 +1,119 @@
+"""One run of four steps whose every total can be worked out by hand."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from accsim.report.tables import Tables
+
+NONE = float("nan")
+
+
+def passes(*rows):
+    names = ["network", "layer", "pass", "unit", "cycles_busy", "cycles_wait_operand", "joules"]
+    rest = {
+        "samples": 96,
+        "cycles_wait_output": 0,
+        "macs": 10,
+        "ddr_read_bytes": 64,
+        "ddr_write_bytes": 0,
+    }
+    return pd.DataFrame(rows, columns=names).assign(**rest)
+
+
+@dataclass(frozen=True)
+class Run:
+    result: dict[str, Any]
+    tables: Tables
+
+
+@pytest.fixture
+def run() -> Run:
+    steps = pd.DataFrame(
+        {
+            "step": [1, 2, 3, 4],
+            "simulated_seconds": [0.01, 0.02, 0.03, 0.04],
+            "joules": [0.5, 1.0, 1.5, 2.0],
+            "step_cycles": [1000, 1000, 1000, 1000],
+            "step_joules": [0.5, 0.5, 0.5, 0.5],
+            "learning_rate": [0.125] * 4,
+            "labelled_correct": [8, 8, 16, 16],
+            "labelled_samples": [32] * 4,
+            "accepted": [0, 24, 48, 96],
+            "unlabelled_samples": [96] * 4,
+            "backward_samples": [32, 56, 80, 128],
+            "teacher_changed": [0.25] * 4,
+            "saturations": [0, 1, 0, 2],
+            "frames_seen": [96] * 4,
+            "frames_dropped": [0, 4, 4, 8],
+            "student_accuracy": [NONE, 0.5, NONE, 0.75],
+            "teacher_accuracy": [NONE, 0.25, NONE, 0.8125],
+        }
+    )
+    tensors = pd.DataFrame(
+        [
+            ("fc.weights", "weights", "update", 20, 20),
+            ("fc.teacher", "teacher", "ema", 10, 10),
+            ("fc.weights", "weights", "student_forward", 20, 0),
+            ("fc.input", "activations", "student_forward", 64, 0),
+            ("conv.input", "activations", "student_forward", 36, 0),
+            ("fc.output", "activations", "student_forward", 0, 16),
+        ],
+        columns=["tensor", "class", "pass", "read_bytes", "write_bytes"],
+    )
+    units = pd.DataFrame(
+        [
+            ("vector_unit", "idle", 3000),
+            ("vector_unit", "busy", 1000),
+            ("pe_array", "idle", 1000),
+            ("pe_array", "operand", 1000),
+            ("pe_array", "busy", 2000),
+        ],
+        columns=["unit", "cause", "cycles"],
+    )
+    energy = pd.DataFrame(
+        [
+            ("ddr", "update", 0.25),
+            ("pe_array", "student_forward", 0.75),
+            ("ddr", "student_forward", 0.5),
+            ("ddr", "ema", 0.5),
+        ],
+        columns=["component", "pass", "joules"],
+    )
+    layers = passes(
+        ("teacher", "fc", "teacher_forward", "pe_array", 600, 0, 0.25),
+        ("student", "fc", "student_forward", "pe_array", 1400, 1000, 1.5),
+        ("student", "fc", "update", "vector_unit", 1000, 0, 0.25),
+    )
+    result = {
+        "workload": {"name": "tiny", "steps": 4, "algorithm": {"teacher_shift": 7}},
+        "version": "0.1.0",
+        "seed": 3,
+        "data": {"name": "digits", "source": "IDX files", "stand_in": False, "images": 5000},
+        "accuracy": {"student": 0.75, "teacher": 0.8125, "test_images": 1000},
+        "cost": {
+            "cycles": 4000,
+            "seconds": 0.04,
+            "joules": 2.0,
+            "ddr_read_bytes": 150,
+            "ddr_write_bytes": 46,
+            "macs": 30,
+            "pe_utilization": 0.5,
+            "frames_seen": 384,
+            "frames_dropped": 16,
+        },
+        "ledgers": {"ddr_bytes": {"left": 196, "right": 196, "closed": True}},
+        "energy_table": [
+            {
+                "action": "int8_mac",
+                "joules": 2e-12,
+                "unit": "MAC",
+                "source": "A | B",
+                "low": 1e-12,
+                "high": 4e-12,
+            }
+        ],
+    }
+    return Run(result, Tables(steps, layers, tensors, units, energy))

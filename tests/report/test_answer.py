@@ -1,0 +1,61 @@
+"""The five lines, worked by hand."""
+
+import copy
+
+import pytest
+from rich.console import Console
+
+from accsim.report.answer import answer, summary_table
+
+
+def text_of(table):
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_answer_is_worked_by_hand(run):
+    lines = dict(answer(run.result))
+    assert lines["Learned"] == (
+        "the student gets 75.0% of the 1,000 test images right, its teacher 81.2%"
+    )
+    assert lines["Speed"] == (
+        "10.00 ms and 1,000 cycles a step (40.00 ms for 4 steps, simulated); "
+        "the PE array did 50.0% of the MACs it could have done"
+    )
+    assert lines["Frames"] == (
+        "9600.0 frames a second sustained of 10000.0 that the camera sent; 16 of 400 dropped (4.0%)"
+    )
+    assert lines["Energy"] == "500.00 mJ a step, 2.00 J in all, 50.00 W on average"
+    assert lines["DDR"] == "150.00 B read and 46.00 B written, 4.90 kB/s"
+
+
+def test_share_of_the_peak_is_told_where_the_peak_is_known(run):
+    result = copy.deepcopy(run.result)
+    result["cost"]["ddr_peak_bytes_per_second"] = 9800
+    assert dict(answer(result))["DDR"].endswith("4.90 kB/s or 50.0% of the peak")
+
+
+def test_no_teacher_and_no_camera_are_said(run):
+    result = copy.deepcopy(run.result)
+    result["accuracy"]["teacher"] = None
+    result["cost"].update(frames_seen=0, frames_dropped=0)
+    lines = dict(answer(result))
+    assert lines["Learned"] == "the student gets 75.0% of the 1,000 test images right"
+    assert lines["Frames"].startswith("no camera")
+
+
+def test_a_missing_key_is_named(run):
+    result = copy.deepcopy(run.result)
+    del result["cost"]["macs"], result["seed"]
+    with pytest.raises(ValueError, match=r"missing: seed, cost\.macs"):
+        answer(result)
+
+
+def test_terminal_shows_the_lines_and_warns_of_a_stand_in(run):
+    assert "4.0%" in text_of(summary_table(run.result))
+    assert "stand-in" not in text_of(summary_table(run.result))
+    result = copy.deepcopy(run.result)
+    result["data"]["stand_in"] = True
+    assert text_of(summary_table(result)).startswith("Stand-in")

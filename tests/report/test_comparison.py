@@ -1,0 +1,115 @@
+"""Two schedules side by side; every difference is counted by hand."""
+
+import json
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from accsim.report.comparison import byte_differences, compare_table, write_comparison
+
+
+def schedule(name, *tensors, **changed):
+    columns = ["tensor", "class", "pass", "read_bytes", "write_bytes"]
+    return {
+        "schedule": name,
+        "cycles": 4000,
+        "seconds": 0.04,
+        "ddr_read_bytes": 150,
+        "ddr_write_bytes": 46,
+        "joules": 2.0,
+        "student_accuracy": 0.75,
+        "teacher_accuracy": None,
+        "tensors": pd.DataFrame(tensors, columns=columns),
+        **changed,
+    }
+
+
+@pytest.fixture
+def rows():
+    forward = ("fc.teacher", "teacher", "teacher_forward")
+    return [
+        schedule(
+            "SeparateEma",
+            (*forward, 100, 0),
+            ("fc.weights", "weights", "ema", 60, 0),
+            ("conv.weights", "weights", "ema", 40, 0),
+            ("fc.teacher", "teacher", "ema", 100, 100),
+        ),
+        schedule(
+            "LayerwiseEma",
+            (*forward, 100, 100),
+            ("fc.weights", "weights", "teacher_forward", 100, 0),
+            cycles=3500,
+        ),
+        schedule(
+            "Same",
+            (*forward, 100, 0),
+            ("all.weights", "weights", "ema", 100, 0),
+            ("fc.teacher", "teacher", "ema", 100, 100),
+        ),
+    ]
+
+
+EXPLANATIONS = {"SeparateEma": "A pass of its own.", "LayerwiseEma": "Fused.", "Same": "Same."}
+
+
+def test_differences_are_told_by_class_and_pass_where_there_are_any(rows):
+    assert byte_differences(rows).values.tolist() == [
+        ["LayerwiseEma", "teacher_forward", "teacher", 0, 100],
+        ["LayerwiseEma", "teacher_forward", "weights", 100, 0],
+        ["LayerwiseEma", "ema", "teacher", -100, -100],
+        ["LayerwiseEma", "ema", "weights", -100, 0],
+    ]
+
+
+def test_one_schedule_has_nothing_to_differ_from(rows, tmp_path):
+    assert byte_differences(rows[:1]).empty
+    out = write_comparison(tmp_path / "one", rows[:1], EXPLANATIONS)
+    assert json.loads((out / "compare.json").read_text())["byte_differences"] == []
+
+
+def test_terminal_shows_a_row_a_schedule(rows):
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(compare_table(rows))
+    line = next(line for line in capture.get().splitlines() if "LayerwiseEma" in line)
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    assert cells == [
+        "LayerwiseEma",
+        "3,500",
+        "0.040",
+        "150.00 B",
+        "46.00 B",
+        "2.000",
+        "75.0%",
+        "none",
+    ]
+
+
+def test_folder_holds_page_totals_and_differences(rows, tmp_path):
+    out = write_comparison(tmp_path / "both", rows, EXPLANATIONS)
+    names = {path.name for path in out.iterdir()}
+    assert names == {"README.md", "compare.json", "compare.csv", "compare_bytes.csv"}
+    page = (out / "README.md").read_text()
+    assert "- **LayerwiseEma**: Fused." in page
+    assert "| teacher forward | weights | +100 | 0 |" in page
+    assert "| **all** |  | **-100** | **+0** |" in page
+    assert "### Same\n\nNo byte moves differently." in page
+    written = json.loads((out / "compare.json").read_text())
+    assert written["schedules"][1]["cycles"] == 3500
+    assert written["schedules"][1]["explanation"] == "Fused."
+    totals = pd.read_csv(out / "compare.csv")
+    assert totals["cycles"].tolist() == [4000, 3500, 4000]
+    assert pd.read_csv(out / "compare_bytes.csv")["read_bytes"].sum() == -100
+
+
+def test_rows_that_cannot_be_compared_are_refused(rows, tmp_path):
+    with pytest.raises(ValueError, match="at least one schedule"):
+        compare_table([])
+    with pytest.raises(ValueError, match="different names"):
+        compare_table([rows[0], rows[0]])
+    with pytest.raises(ValueError, match="must hold joules"):
+        compare_table([{key: value for key, value in rows[0].items() if key != "joules"}])
+    with pytest.raises(ValueError, match="missing: \\['Same'\\]"):
+        write_comparison(tmp_path / "x", rows, {"SeparateEma": "", "LayerwiseEma": ""})
