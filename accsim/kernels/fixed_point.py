@@ -1,0 +1,121 @@
+"""Fixed-point arithmetic that every kernel shares: rounding, saturation, random bits, roots.
+
+A tensor of B bits holds integers ``q`` in [-(2**(B-1) - 1), 2**(B-1) - 1] (symmetric: the most
+negative code is unused) and one exponent ``e``; it stands for ``q * 2**e``.
+"""
+
+import numpy as np
+from numba import njit
+
+STEP_KEY = 0x9E3779B9  # odd constant of Weyl sequences: 2**32 / golden ratio
+
+
+@njit(cache=True, inline="always")
+def hash32(counter):
+    """32 well-mixed bits of a 32-bit `counter`.
+
+    Source: "lowbias32", C. Wellons, "Prospecting for Hash Functions", 2018.
+    """
+    x = np.uint32(counter)
+    x = np.uint32(x ^ (x >> np.uint32(16)))
+    x = np.uint32(x * np.uint32(0x7FEB352D))
+    x = np.uint32(x ^ (x >> np.uint32(15)))
+    x = np.uint32(x * np.uint32(0x846CA68B))
+    return np.uint32(x ^ (x >> np.uint32(16)))
+
+
+def random_key(*labels: int) -> int:
+    """32-bit key of a tensor at a step: `labels` are small integers such as seed, step, tensor.
+
+    Random bits depend on the key and on the element's index alone, never on threads or tiles.
+    """
+    key = 0
+    for label in labels:
+        key = int(hash32((key * STEP_KEY + label + 1) & 0xFFFFFFFF))
+    return key
+
+
+@njit(cache=True)
+def random_words(count, key):
+    """Independent 32-bit words of a 32-bit `key`: uint32[count]."""
+    words = np.empty(count, np.uint32)
+    for i in range(count):
+        words[i] = hash32(np.uint32(i) ^ np.uint32(key))
+    return words
+
+
+@njit(cache=True, inline="always")
+def round_shift(value, shift):
+    """``value / 2**shift`` rounded half up, for shift >= 0."""
+    return (value + ((1 << shift) >> 1)) >> shift
+
+
+@njit(cache=True, inline="always")
+def noise32(key, index, shift):
+    """What to add to a 32-bit value before its right shift by `shift` (0 to 31), to round it.
+
+    A `key` of -1 gives one half: round half up. Any other key gives a fraction drawn from (key,
+    index), so that the value is rounded up with the probability of its fraction.
+    Source: Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015, eq. 1.
+    """
+    if key < 0:
+        return np.int32((np.int32(1) << np.int32(shift)) >> np.int32(1))
+    random = hash32(np.uint32(index) ^ np.uint32(key))
+    return np.int32((random >> np.uint32(1)) >> np.uint32(31 - shift))
+
+
+@njit(cache=True, inline="always")
+def round_shift_random(value, shift, random):
+    """The 64-bit ``value / 2**shift`` stochastically rounded, as `noise32`; `random` is uint32.
+
+    Above a shift of 32 the lowest bits of the fraction are rounded down.
+    """
+    if shift > 32:
+        value, shift = value >> (shift - 32), 32
+    return (value + (np.int64(random) >> (32 - shift))) >> shift
+
+
+@njit(cache=True, inline="always")
+def saturate(value, limit):
+    """`value` clipped to [-limit, limit]."""
+    return min(max(value, -limit), limit)
+
+
+@njit(cache=True)
+def bit_length(value):
+    """Bits of the non-negative integer `value`; 0 for 0."""
+    bits = 0
+    while value:
+        bits += 1
+        value >>= 1
+    return bits
+
+
+@njit(cache=True)
+def integer_sqrt(value):
+    """Largest integer whose square is at most `value`, for 0 <= value < 2**62."""
+    root = np.int64(0)
+    bit = np.int64(1) << 60
+    while bit > value:
+        bit >>= 2
+    while bit:
+        if value >= root + bit:
+            value -= root + bit
+            root = (root >> 1) + bit
+        else:
+            root >>= 1
+        bit >>= 2
+    return root
+
+
+def limit(bits: int) -> int:
+    """Largest code of a signed, symmetric format of `bits`."""
+    return (1 << (bits - 1)) - 1
+
+
+def narrowing_shift(largest: int, bits: int) -> int:
+    """Least right shift that brings integers up to `largest` into `bits`, rounding included."""
+    shift = max(0, int(largest).bit_length() - (bits - 1))
+    if shift and (largest + (1 << shift >> 1)) >> shift > limit(bits):
+        shift += 1
+    return shift

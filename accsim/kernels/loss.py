@@ -1,0 +1,114 @@
+"""Integer softmax, cross-entropy and masked logit MSE: only the error of the logits is computed.
+
+Logits have 12 fractional bits. ``exp(x)`` is ``2**(x * log2(e))``: the whole part is a shift, the
+fraction a look-up in 256 entries, as in integer-only training.
+Source: Wang et al., "NITI: Training Integer Neural Networks Using Integer-Only Arithmetic",
+IEEE TPDS 2022, section 3.4 (base-2 softmax with log2(e) = 47274 / 2**15).
+"""
+
+from math import isqrt
+
+import numpy as np
+from numba import njit
+
+from accsim.kernels.fixed_point import hash32, round_shift_random, saturate
+
+LOGIT_BITS = 12  # fractional bits of logits
+PROBABILITY_BITS = 15  # fractional bits of probabilities
+ERROR_BITS = 30  # fractional bits of the error of the logits
+LOG2_E = 47274  # 15 fractional bits
+LOG2_E_BITS = 15
+
+
+def _root_256(value: int) -> int:
+    for _ in range(8):
+        value = isqrt(value)
+    return value
+
+
+# floor(2**(15 - k/256)), by exact integer roots: the same on every machine
+EXP2 = np.array([_root_256(1 << (256 * PROBABILITY_BITS - k)) for k in range(256)], np.int64)
+
+
+@njit(cache=True)
+def softmax(logits, table):
+    """Probabilities of every row: int32[N, C], 12 fractional bits -> int32[N, C], 15.
+
+    `table` is `EXP2`.
+    """
+    samples, classes = logits.shape
+    probabilities = np.empty((samples, classes), np.int32)
+    powers = np.empty(classes, np.int64)
+    for n in range(samples):
+        top = logits[n].max()
+        total = np.int64(0)
+        for c in range(classes):
+            below = (np.int64(top) - logits[n, c]) * LOG2_E >> (LOGIT_BITS + LOG2_E_BITS - 8)
+            whole = below >> 8
+            powers[c] = table[below & 255] >> whole if whole < 16 else 0
+            total += powers[c]
+        for c in range(classes):
+            probabilities[n, c] = (2 * (powers[c] << PROBABILITY_BITS) + total) // (2 * total)
+    return probabilities
+
+
+@njit(cache=True)
+def cross_entropy_error(probabilities, labels):
+    """Error of the logits under the mean cross-entropy: ``(p - onehot) / N``.
+
+    int32[N, C] with 15 fractional bits, integer labels [N] -> int64[N, C] with 30.
+    """
+    samples, classes = probabilities.shape
+    error = np.empty((samples, classes), np.int64)
+    for n in range(samples):
+        for c in range(classes):
+            wide = np.int64(probabilities[n, c])
+            if c == labels[n]:
+                wide -= 1 << PROBABILITY_BITS
+            error[n, c] = (wide << (ERROR_BITS - PROBABILITY_BITS)) // samples
+    return error
+
+
+@njit(cache=True)
+def consistency_error(student, teacher, accepted, weight):
+    """Error of the student's logits under the masked mean squared distance to the teacher's.
+
+    ``weight * 2 * (student - teacher) / (N * C)`` where accepted, else 0.
+
+    Parameters
+    ----------
+    student, teacher : int32[N, C], 12 fractional bits
+    accepted : bool[N]
+    weight : consistency weight, 16 fractional bits
+
+    Returns
+    -------
+    int64[N, C], 30 fractional bits
+
+    Notes
+    -----
+    Source: mean squared error on logits masked by the teacher's confidence, as in French et al.,
+    "Self-ensembling for visual domain adaptation", ICLR 2018, section 3.3; logits instead of
+    probabilities avoid the student's softmax.
+    """
+    samples, classes = student.shape
+    error = np.zeros((samples, classes), np.int64)
+    for n in range(samples):
+        if accepted[n]:
+            for c in range(classes):
+                distance = np.int64(student[n, c]) - teacher[n, c]
+                error[n, c] = (2 * distance * weight << (ERROR_BITS - LOGIT_BITS - 16)) // (
+                    samples * classes
+                )
+    return error
+
+
+@njit(cache=True)
+def round_error(wide, shift, key, limit):
+    """Stochastically rounded ``wide / 2**shift``, saturated: int64[N, C] -> int8[N, C]."""
+    error = np.empty(wide.shape, np.int8)
+    flat, narrow = wide.ravel(), error.ravel()
+    for i in range(len(flat)):
+        random = hash32(np.uint32(i) ^ np.uint32(key))
+        narrow[i] = saturate(round_shift_random(flat[i], shift, random), limit)
+    return error

@@ -1,0 +1,1 @@
+"""Learning rules over the fixed-point kernels; values only, no clock."""

@@ -1,0 +1,146 @@
+"""What every learning rule is: a start, a step, an evaluation; and the optimiser's settings."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from accsim.data.stream import Batch
+from accsim.kernels import update
+from accsim.kernels.fixed_point import limit, random_key
+from accsim.network import Network
+from accsim.numerics import Numerics
+from accsim.passes import Passes
+from accsim.schedule.base import Schedule
+from accsim.training.fixed_network import FixedNetwork
+from accsim.training.parameters import Map, Stored
+
+EVALUATION_BATCH = 500  # images at once; has no influence on the result
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent with momentum; the rate falls linearly to zero.
+
+    The settings are decimal numbers; the update unit sees them as integers.
+    """
+
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4  # of the PE array's weights; scales, shifts and biases have none
+
+    def __post_init__(self):
+        for name, high in (("learning_rate", 16), ("momentum", 1), ("weight_decay", 1)):
+            value = getattr(self, name)
+            if not 0 <= value < high:
+                raise ValueError(f"{name} must be at least 0 and less than {high}, not {value}")
+
+    def rate(self, step: int, steps: int) -> int:
+        """Learning rate of `step` (from 1) of `steps`, 24 fractional bits."""
+        whole = round(self.learning_rate * (1 << update.RATE_BITS))
+        return whole * (steps - step + 1) // steps
+
+    def apply(self, parameters, momenta, gradients, rate, numerics, key) -> "UpdateCounts":
+        """One step for every parameter, in place."""
+        decay = round(self.weight_decay * (1 << update.DECAY_BITS)) * rate >> update.RATE_BITS
+        factor = round(self.momentum * (1 << update.MOMENTUM_BITS))
+        counts = UpdateCounts()
+        for index, (name, (gradient, exponent)) in enumerate(gradients.items()):
+            stored = parameters[name]
+            largest, unmoved, saturated = update.sgd(
+                stored.values.reshape(-1),
+                momenta[name],
+                gradient.reshape(-1),
+                exponent + stored.frac_bits,
+                rate,
+                factor,
+                decay if name.endswith(".weight") else 0,
+                random_key(key, index),
+                limit(numerics.master_bits),
+                limit(numerics.momentum_bits),
+            )
+            stored.largest = int(largest)
+            counts.words += gradient.size
+            counts.unmoved += int(unmoved)
+            counts.saturated += int(saturated)
+        return counts
+
+
+@dataclass
+class UpdateCounts:
+    """What an update did to the stored weights."""
+
+    words: int = 0
+    unmoved: int = 0  # weights with a gradient whose step rounded to nothing
+    saturated: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did: the passes that ran (for the clock) and telemetry (for the log)."""
+
+    passes: Passes
+    learning_rate: float
+    labelled_correct: int
+    labelled_samples: int
+    accepted: int
+    unlabelled_samples: int
+    teacher_changed: float  # share of the teacher's words that the step moved
+    unmoved: float  # share of the student's words whose update rounded to nothing
+    saturated: int  # codes that were clipped, in maps and in stored weights
+
+
+@dataclass
+class Student:
+    """The network that trains: its parameters, their momenta and its executor."""
+
+    network: Network
+    numerics: Numerics
+    parameters: dict[str, Stored]
+    executor: FixedNetwork
+    momenta: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.momenta = {
+            name: np.zeros(stored.values.size, np.int16) for name, stored in self.parameters.items()
+        }
+
+
+class Learner(ABC):
+    """A running experiment's values."""
+
+    @abstractmethod
+    def step(self, batch: Batch) -> Outcome:
+        """Learn from one batch."""
+
+    @abstractmethod
+    def correct(self, images: Map, labels: np.ndarray) -> dict[str, int]:
+        """Correctly classified images by network: 'student' and, if there is one, 'teacher'."""
+
+
+class Algorithm(ABC):
+    """A learning rule and its settings; makes a `Learner`."""
+
+    @abstractmethod
+    def start(
+        self, network: Network, numerics: Numerics, schedule: Schedule, steps: int, seed: int
+    ) -> Learner:
+        """A learner at its random start."""
+
+
+def count_correct(
+    executor: FixedNetwork, parameters: dict[str, Stored], images: Map, labels: np.ndarray
+) -> int:
+    """Images whose largest logit is their label's, with running statistics and fixed exponents."""
+    total = 0
+    for first in range(0, len(labels), EVALUATION_BATCH):
+        part = slice(first, first + EVALUATION_BATCH)
+        record = executor.forward(parameters, Map(images.values[part], images.exponent), False)
+        total += int((top_class(record.logits) == labels[part]).sum())
+    return total
+
+
+def top_class(logits: np.ndarray) -> np.ndarray:
+    """Class of the largest logit of every row; the lower class wins a tie."""
+    return logits.argmax(axis=1)
+

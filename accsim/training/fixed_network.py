@@ -1,0 +1,355 @@
+"""One network's passes in fixed point: forward, and backward for the samples that need it.
+
+Every map has the exponent that its own values of the step before asked for (delayed scaling): the
+hardware rounds in one pass as results leave the accumulators, and what outgrows the format
+saturates and is counted. The first pass of a map is run twice to find its exponent. Evaluation
+uses the last exponents, unchanged, and the running statistics of the batch norms.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from accsim.kernels import conv2d, loss, norm, pooling, residual
+from accsim.kernels.fixed_point import limit, narrowing_shift, random_key, round_shift
+from accsim.network import (
+    INPUT,
+    Add,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Linear,
+    Network,
+    Node,
+)
+from accsim.numerics import Numerics
+from accsim.training.parameters import Map, Stored, weight_name
+
+RUNNING_SHIFT = 5  # running statistics move by 1/32 a step
+ROUND_HALF_UP = -1  # the key of a kernel that does not round stochastically
+
+
+@dataclass
+class Normalised:
+    """What the backward pass of a batch norm needs from its forward pass."""
+
+    count: int  # elements a channel
+    mean: np.ndarray
+    inverse: np.ndarray
+    scale: np.ndarray
+    constants: np.ndarray
+
+
+@dataclass
+class Record:
+    """One forward pass: the logits, and what its backward pass needs."""
+
+    images: Map
+    outputs: list[Map] = field(default_factory=list)  # of every node
+    operands: dict[str, Map] = field(default_factory=dict)  # narrowed weights
+    normalised: dict[int, Normalised] = field(default_factory=dict)
+    logits: np.ndarray | None = None  # int32[N, classes], 12 fractional bits
+
+    def input_of(self, node: Node, which: int = 0) -> Map:
+        """The map that `node` reads."""
+        producer = node.inputs[which]
+        return self.images if producer == INPUT else self.outputs[producer]
+
+
+class FixedNetwork:
+    """Executes one network; keeps its exponents, its running statistics and its counters.
+
+    Raises ValueError for a network that this arithmetic does not cover: the last layer must be a
+    Linear with a bias, no other layer may have one, padding must be less than the kernel.
+    """
+
+    def __init__(self, network: Network, numerics: Numerics, key: int):
+        self.network = network
+        self.numerics = numerics
+        self.key = key
+        self.exponents: dict[str, int] = {}
+        self.saturated = 0
+        self.running: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._step = 0
+        for node in network.nodes:
+            _check(node, last=node is network.nodes[-1])
+            if isinstance(node.layer, BatchNorm):
+                channels = node.input.channels
+                self.running[node.index] = (
+                    np.zeros(channels, np.int64),
+                    np.full(channels, 1 << norm.RUNNING_BITS, np.int64),
+                )
+
+    def forward(
+        self, parameters: dict[str, Stored], images: Map, training: bool, running: bool = False
+    ) -> Record:
+        """Run the network on `images`, int8[N, H, W, C].
+
+        `training` takes the batch's statistics and adapts exponents and running statistics;
+        `running` normalises by the running statistics all the same.
+        """
+        record = Record(images)
+        for node in self.network.nodes:
+            x = record.input_of(node)
+            match node.layer:
+                case Conv2d() | Linear():
+                    y = self._multiply(node, parameters, x, record, training)
+                case BatchNorm():
+                    y = self._normalise(node, parameters, x, record, training, running)
+                case GlobalAveragePool():
+                    y = self._average(node, x, training)
+                case Add():
+                    y = self._add(node, x, record.input_of(node, 1), training)
+            record.outputs.append(y)
+        record.logits = record.outputs[-1].values
+        return record
+
+    def backward(
+        self, record: Record, error: Map, rows: np.ndarray | None, step: int
+    ) -> dict[str, tuple[np.ndarray, int]]:
+        """Gradients of all parameters: name -> (int32 array, exponent).
+
+        Parameters
+        ----------
+        record : of a training forward pass
+        error : int8[n, 1, 1, classes], error of the logits of the samples that have backward work
+        rows : their places in the batch, or None for all
+        step : training step, for the random keys
+
+        Notes
+        -----
+        Batch statistics are those of the whole batch; samples left out take no gradient, not even
+        the small one through those statistics.
+        """
+        self._step = step
+        gradients: dict[str, tuple[np.ndarray, int]] = {}
+        errors: dict[int, list[Map]] = {self.network.nodes[-1].index: [error]}
+
+        def saved(map_: Map) -> Map:
+            return map_ if rows is None else Map(map_.values[rows], map_.exponent)
+
+        for node in reversed(self.network.nodes):
+            arrived = errors.pop(node.index)
+            dy = arrived[0]
+            for other in arrived[1:]:
+                dy = self._sum_errors(node, dy, other)
+            match node.layer:
+                case Conv2d() | Linear():
+                    x = saved(record.input_of(node))
+                    dx = self._multiply_backward(node, x, dy, record, gradients)
+                case BatchNorm():
+                    x = saved(record.input_of(node))
+                    dx = self._normalise_backward(node, x, dy, record, gradients)
+                case GlobalAveragePool():
+                    dx = self._spread(node, dy)
+                case Add():
+                    dx = self._slope(node, dy, saved(record.outputs[node.index]))
+            for producer in node.inputs:
+                if producer != INPUT:
+                    assert dx is not None
+                    errors.setdefault(producer, []).append(dx)
+        return gradients
+
+    def take_saturated(self) -> int:
+        """Codes clipped since the last call."""
+        taken, self.saturated = self.saturated, 0
+        return taken
+
+    def _rounded(self, name, unit, bits, kernel, key=ROUND_HALF_UP, adapt=True):
+        """Run ``kernel(shift, key, limit)`` so that its results get the map's exponent.
+
+        `unit` is the exponent of the kernel's results before their shift.
+        """
+        if name not in self.exponents:
+            _, largest, _ = kernel(0, ROUND_HALF_UP, limit(bits))
+            self.exponents[name] = unit + narrowing_shift(largest, bits)
+        shift = min(max(self.exponents[name] - unit, 0), 31)
+        values, largest, saturated = kernel(shift, key, limit(bits))
+        self.saturated += int(saturated)
+        if adapt and largest:
+            self.exponents[name] = unit + narrowing_shift(largest, bits)
+        return Map(values, unit + shift)
+
+    def _round_error(self, node, unit, kernel):
+        key = random_key(self.key, self._step, node.index)
+        return self._rounded(f"{node.name}.error", unit, self.numerics.error_bits, kernel, key)
+
+    def _multiply(self, node, parameters, x, record, training):
+        name = weight_name(node)
+        weights = parameters[name].narrow(self.numerics.weight_bits)
+        record.operands[name] = weights
+        unit = x.exponent + weights.exponent
+        values = _flat(node, x.values)
+        if node is self.network.nodes[-1]:
+            return self._logits(node, parameters, values, weights, unit)
+
+        stride, padding = _window(node)
+
+        def kernel(shift, key, largest_code):
+            return conv2d.forward(
+                values, weights.values, stride, padding, shift, key, largest_code
+            )
+
+        bits = self.numerics.activation_bits
+        return self._rounded(node.name, unit, bits, kernel, adapt=training)
+
+    def _logits(self, node, parameters, values, weights, unit):
+        """Logits with 12 fractional bits from exact sums; never narrowed."""
+        rows = values.reshape(len(values), -1).astype(np.int64)
+        wide = rows @ weights.values.reshape(rows.shape[1], -1).astype(np.int64)
+        left = unit + loss.LOGIT_BITS
+        wide = wide << left if left >= 0 else round_shift(wide, -left)
+        bias = parameters[f"{node.name}.bias"].values.astype(np.int64)
+        return Map(np.clip(wide + bias, -(1 << 24), 1 << 24).astype(np.int32), -loss.LOGIT_BITS)
+
+    def _multiply_backward(self, node, x, dy, record, gradients):
+        name = weight_name(node)
+        weights = record.operands[name]
+        stride, padding = _window(node)
+        values = _flat(node, x.values)
+        gradient = conv2d.backward_weight(
+            values, dy.values, node.weight_shape[0], stride, padding
+        )
+        gradients[name] = (gradient, x.exponent + dy.exponent)
+        if node is self.network.nodes[-1]:
+            sums = conv2d.output_sums(dy.values)
+            gradients[f"{node.name}.bias"] = (sums, dy.exponent)
+        if node.inputs[0] == INPUT:
+            return None
+
+        def kernel(shift, key, largest_code):
+            return conv2d.backward_data(
+                dy.values,
+                weights.values,
+                stride,
+                padding,
+                *values.shape[1:3],
+                shift,
+                key,
+                largest_code,
+            )
+
+        dx = self._round_error(node, dy.exponent + weights.exponent, kernel)
+        return Map(dx.values.reshape(x.values.shape), dx.exponent)
+
+    def _normalise(self, node, parameters, y, record, training, running):
+        images, height, width, _ = y.values.shape
+        count = images * height * width
+        if training:
+            mean, sigma = norm.batch_statistics(*norm.channel_sums(y.values), count)
+            norm.update_running(*self.running[node.index], mean, sigma, y.exponent, RUNNING_SHIFT)
+        if running or not training:
+            mean, sigma = norm.running_statistics(*self.running[node.index], y.exponent)
+        inverse = norm.inverse_sigma(sigma)
+        scale = parameters[f"{node.name}.scale"].values
+        shift = parameters[f"{node.name}.shift"].values
+        constants, frac_bits = norm.forward_constants(mean, inverse, scale, shift)
+        record.normalised[node.index] = Normalised(count, mean, inverse, scale, constants)
+        eighths, pool = node.layer.activation.negative_eighths, node.layer.max_pool
+
+        def kernel(shift, key, largest_code):
+            return norm.normalise(y.values, constants, eighths, pool, shift, key, largest_code)
+
+        bits = self.numerics.activation_bits
+        return self._rounded(node.name, -frac_bits, bits, kernel, adapt=training)
+
+    def _normalise_backward(self, node, y, dz, record, gradients):
+        state = record.normalised[node.index]
+        error, sums, products = norm.activation_error(
+            dz.values,
+            y.values,
+            state.constants,
+            node.layer.activation.negative_eighths,
+            node.layer.max_pool,
+        )
+        constants, frac_bits, scale_gradient, shift_gradient = norm.backward_constants(
+            sums, products, state.count, state.mean, state.inverse, state.scale
+        )
+        exponent = dz.exponent - norm.EIGHTHS
+        gradients[f"{node.name}.scale"] = (scale_gradient, exponent)
+        gradients[f"{node.name}.shift"] = (shift_gradient, exponent)
+
+        def kernel(shift, key, largest_code):
+            return norm.denormalise(error, y.values, constants, shift, key, largest_code)
+
+        return self._round_error(node, exponent - y.exponent - frac_bits, kernel)
+
+    def _average(self, node, x, training):
+        reciprocal = pooling.reciprocal(node.input.height * node.input.width)
+
+        def kernel(shift, key, largest_code):
+            return pooling.average(x.values, reciprocal, shift, key, largest_code)
+
+        unit = x.exponent - pooling.RECIPROCAL_BITS
+        bits = self.numerics.activation_bits
+        return self._rounded(node.name, unit, bits, kernel, adapt=training)
+
+    def _spread(self, node, dy):
+        height, width = node.input.height, node.input.width
+        reciprocal = pooling.reciprocal(height * width)
+
+        def kernel(shift, key, largest_code):
+            return pooling.spread(
+                dy.values, height, width, reciprocal, shift, key, largest_code
+            )
+
+        return self._round_error(node, dy.exponent - pooling.RECIPROCAL_BITS, kernel)
+
+    def _add(self, node, a, b, training):
+        left_a, left_b, common = residual.alignment(a.exponent, b.exponent)
+        eighths = node.layer.activation.negative_eighths
+
+        def kernel(shift, key, largest_code):
+            return residual.add(
+                a.values, b.values, left_a, left_b, eighths, shift, key, largest_code
+            )
+
+        bits = self.numerics.activation_bits
+        return self._rounded(node.name, common - norm.EIGHTHS, bits, kernel, adapt=training)
+
+    def _slope(self, node, dz, z):
+        eighths = node.layer.activation.negative_eighths
+        if eighths == 8:
+            return dz
+
+        def kernel(shift, key, largest_code):
+            return residual.slope_error(dz.values, z.values, eighths, shift, key, largest_code)
+
+        return self._round_error(node, dz.exponent - norm.EIGHTHS, kernel)
+
+    def _sum_errors(self, node, a, b):
+        """Errors of a map with two consumers."""
+        left_a, left_b, common = residual.alignment(a.exponent, b.exponent)
+
+        def kernel(shift, key, largest_code):
+            return residual.add(a.values, b.values, left_a, left_b, 8, shift, key, largest_code)
+
+        name = f"{node.name}.error_sum"
+        key = random_key(self.key, self._step, node.index, 1)
+        unit = common - norm.EIGHTHS
+        return self._rounded(name, unit, self.numerics.error_bits, kernel, key)
+
+
+def _window(node: Node) -> tuple[int, int]:
+    """Stride and padding; a linear layer is a 1x1 convolution of a 1x1 map."""
+    layer = node.layer
+    return (layer.stride, layer.padding) if isinstance(layer, Conv2d) else (1, 0)
+
+
+def _flat(node: Node, values: np.ndarray) -> np.ndarray:
+    """The map as a linear layer reads it: (N, 1, 1, H*W*C)."""
+    return values.reshape(len(values), 1, 1, -1) if isinstance(node.layer, Linear) else values
+
+
+def _check(node: Node, last: bool) -> None:
+    layer = node.layer
+    if last != (isinstance(layer, Linear) and layer.bias):
+        raise ValueError(
+            "the last layer, and no other, must be a Linear with a bias, "
+            f"not {type(layer).__name__} {node.name!r}"
+        )
+    if isinstance(layer, Conv2d) and layer.padding >= layer.kernel:
+        raise ValueError(
+            f"padding of layer {node.name!r} must be less than its kernel {layer.kernel}, "
+            f"not {layer.padding}"
+        )

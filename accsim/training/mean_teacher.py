@@ -1,0 +1,165 @@
+"""Mean teacher: the teacher, a moving average of the student, labels the unlabelled stream.
+
+Source: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017; consistency
+on logits and the confidence threshold as in French, Mackiewicz and Fisher, "Self-ensembling for
+visual domain adaptation", ICLR 2018, section 3.3.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+
+from accsim.kernels import loss, update
+from accsim.kernels.fixed_point import random_key
+from accsim.passes import Passes
+from accsim.training.base import Algorithm, Learner, Outcome, Sgd, Student, count_correct, top_class
+from accsim.training.fixed_network import FixedNetwork
+from accsim.training.parameters import Map
+from accsim.training.supervised import learn, new_student
+
+TEACHER = 4  # labels of random keys
+EMA = 5
+WEIGHT_BITS = 16  # fractional bits of the consistency weight
+
+
+class TeacherStatistics(Enum):
+    """Which batch-norm statistics the teacher's labelling pass normalises by."""
+
+    OWN_BATCH = auto()  # those of the batch that it labels
+    RUNNING = auto()  # the running average of its own batches, as in its evaluation
+
+
+@dataclass(frozen=True)
+class MeanTeacher(Algorithm):
+    """Cross-entropy on labelled images, and distance to the teacher's logits where it is sure.
+
+    A sample whose largest teacher probability is not above the threshold is rejected: it has no
+    error and no backward work.
+    """
+
+    teacher_shift: int = 7  # teacher += (student - teacher) >> teacher_shift
+    confidence_threshold: float = 0.75
+    consistency_weight: float = 0.3
+    ramp_share: float = 0.15  # share of the steps over which the weight rises from 0, linearly
+    teacher_statistics: TeacherStatistics = TeacherStatistics.OWN_BATCH
+    optimizer: Sgd = Sgd()
+
+    def __post_init__(self):
+        if not 1 <= self.teacher_shift <= 15:
+            raise ValueError(f"teacher_shift must be 1 to 15, not {self.teacher_shift}")
+        for name in ("confidence_threshold", "ramp_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be 0 to 1, not {getattr(self, name)}")
+        if not 0 <= self.consistency_weight <= 1000:
+            raise ValueError(
+                f"consistency_weight must be 0 to 1000, not {self.consistency_weight}"
+            )
+
+    def start(self, network, numerics, schedule, steps, seed):
+        return MeanTeacherLearner(
+            self, new_student(network, numerics, seed), schedule, steps, seed
+        )
+
+
+class MeanTeacherLearner(Learner):
+    """Student, stored teacher, and the teacher as the schedule lets the next step see it."""
+
+    def __init__(self, rule: MeanTeacher, student: Student, schedule, steps: int, seed: int):
+        self.rule, self.student, self.schedule = rule, student, schedule
+        self.steps, self.seed, self.done = steps, seed, 0
+        self.stored = {name: tensor.copy() for name, tensor in student.parameters.items()}
+        coarse_bits = student.numerics.master_bits - student.numerics.teacher_bits
+        for tensor in self.stored.values():
+            tensor.values = tensor.values >> coarse_bits << coarse_bits
+        self.seen = {name: tensor.copy() for name, tensor in self.stored.items()}
+        self.executor = FixedNetwork(
+            student.network, student.numerics, random_key(seed, TEACHER)
+        )
+
+    def step(self, batch):
+        self.done += 1
+        student = self.student
+        record = self.executor.forward(
+            self.seen,
+            Map(batch.teacher_view, batch.exponent),
+            training=True,
+            running=self.rule.teacher_statistics is TeacherStatistics.RUNNING,
+        )
+        teacher_logits = record.logits
+        images = np.concatenate([batch.labelled, batch.student_view])
+        record = student.executor.forward(
+            student.parameters, Map(images, batch.exponent), training=True
+        )
+        labelled = len(batch.labels)
+        accepted = self._accepted(teacher_logits)
+        supervised = loss.cross_entropy_error(
+            loss.softmax(record.logits[:labelled], loss.EXP2), batch.labels
+        )
+        consistency = loss.consistency_error(
+            record.logits[labelled:], teacher_logits, accepted, self._weight()
+        )
+        rows = np.flatnonzero(np.concatenate([np.ones(labelled, bool), accepted]))
+        wide = np.concatenate([supervised, consistency])[rows]
+        counts, rate, saturated = learn(
+            self.rule.optimizer, student, record, wide, rows, self.done, self.steps, self.seed
+        )
+        moved, words = self._blend()
+        return Outcome(
+            passes=Passes(len(accepted), len(images), len(rows), ema=True),
+            learning_rate=rate,
+            labelled_correct=int((top_class(record.logits[:labelled]) == batch.labels).sum()),
+            labelled_samples=labelled,
+            accepted=int(accepted.sum()),
+            unlabelled_samples=len(accepted),
+            teacher_changed=moved / words,
+            unmoved=counts.unmoved / counts.words,
+            saturated=saturated + self.executor.take_saturated(),
+        )
+
+    def correct(self, images, labels):
+        student = self.student
+        return {
+            "student": count_correct(student.executor, student.parameters, images, labels),
+            "teacher": count_correct(self.executor, self.seen, images, labels),
+        }
+
+    def _accepted(self, logits) -> np.ndarray:
+        """Samples that the teacher is sure of: bool[N]."""
+        threshold = round(self.rule.confidence_threshold * (1 << loss.PROBABILITY_BITS))
+        return loss.softmax(logits, loss.EXP2).max(axis=1) > threshold
+
+    def _weight(self) -> int:
+        """Consistency weight of this step, 16 fractional bits."""
+        full = round(self.rule.consistency_weight * (1 << WEIGHT_BITS))
+        ramp_steps = round(self.rule.ramp_share * self.steps)
+        return full * self.done // ramp_steps if self.done < ramp_steps else full
+
+    def _blend(self) -> tuple[int, int]:
+        """Move the teacher as the schedule says; words that moved, and all words.
+
+        While the run is younger than 2**teacher_shift steps the average is shorter, so that the
+        teacher forgets its random start.
+        """
+        rule, numerics = self.rule, self.student.numerics
+        how = self.schedule.blend(self.done)
+        shift = min(rule.teacher_shift, self.done.bit_length())
+        coarse_bits = numerics.master_bits - numerics.teacher_bits
+        moved = words = 0
+        for index, (name, master) in enumerate(self.student.parameters.items()):
+            stored, seen = self.stored[name], self.seen[name]
+            seen.largest = max(stored.largest, master.largest)
+            moved += update.blend(
+                stored.values.reshape(-1),
+                master.values.reshape(-1),
+                min(how.numerator, 1 << shift),
+                shift,
+                coarse_bits,
+                random_key(self.seed, EMA, self.done, index),
+                seen.values.reshape(-1),
+            )
+            words += master.values.size
+            if how.store:
+                np.copyto(stored.values, seen.values)
+                stored.largest = int(np.abs(stored.values).max())
+        return int(moved), words

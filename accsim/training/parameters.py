@@ -1,0 +1,84 @@
+"""Stored weights: 16-bit masters of the student and the teacher's average, one scale a tensor."""
+
+from dataclasses import dataclass
+from math import isqrt, prod
+
+import numpy as np
+
+from accsim.kernels import norm, update
+from accsim.kernels.fixed_point import limit, narrowing_shift, random_key, random_words
+from accsim.network import BatchNorm, Linear, Network, Node
+from accsim.numerics import Numerics
+
+HEADROOM_BITS = 2  # weights may grow by this much before their store saturates
+
+
+@dataclass
+class Map:
+    """Integers and their exponent: stands for ``values * 2**exponent``."""
+
+    values: np.ndarray
+    exponent: int
+
+
+@dataclass
+class Stored:
+    """One tensor of parameters as it lies in DDR."""
+
+    values: np.ndarray  # int16
+    frac_bits: int  # fixed for the whole run
+    largest: int  # bound on the magnitude, known before the tensor streams in
+
+    def copy(self) -> "Stored":
+        """An independent tensor of the same content."""
+        return Stored(self.values.copy(), self.frac_bits, self.largest)
+
+    def narrow(self, bits: int) -> Map:
+        """The tensor as `bits`-bit operands of the PE array."""
+        shift = narrowing_shift(self.largest, bits)
+        operands = np.empty(self.values.shape, np.int8)
+        update.narrow(self.values.reshape(-1), shift, limit(bits), operands.reshape(-1))
+        return Map(operands, shift - self.frac_bits)
+
+
+def weight_name(node: Node) -> str:
+    """Name of the weights of a convolution or linear layer."""
+    return f"{node.name}.weight"
+
+
+def initial(network: Network, numerics: Numerics, seed: int) -> dict[str, Stored]:
+    """Parameters at random start, from integers only.
+
+    Weights are normal with variance ``2 / fan_in``, drawn as sums of 12 uniform 16-bit numbers;
+    scales are 1, shifts and biases 0.
+    Source: He et al., "Delving Deep into Rectifiers", ICCV 2015, eq. 10.
+    """
+    parameters = {}
+    for node in network.nodes:
+        if node.weights:
+            deviation = isqrt((2 << 32) // prod(node.weight_shape[:-1]))  # 16 fractional bits
+            wide = _normal(node.weights, random_key(seed, node.index)) * deviation >> 16
+            bits = numerics.master_bits - 1 - HEADROOM_BITS
+            frac_bits = 16 + bits - int(np.abs(wide).max()).bit_length()
+            values = (wide << frac_bits >> 16).astype(np.int16).reshape(node.weight_shape)
+            largest = int(np.abs(values).max())
+            parameters[weight_name(node)] = Stored(values, frac_bits, largest)
+        if isinstance(node.layer, BatchNorm):
+            channels, one = node.input.channels, 1 << norm.PARAMETER_BITS
+            parameters[f"{node.name}.scale"] = _filled(channels, one, norm.PARAMETER_BITS)
+            parameters[f"{node.name}.shift"] = _filled(channels, 0, norm.PARAMETER_BITS)
+        if isinstance(node.layer, Linear) and node.layer.bias:
+            parameters[f"{node.name}.bias"] = _filled(
+                node.layer.out_features, 0, norm.PARAMETER_BITS
+            )
+    return parameters
+
+
+def _filled(count: int, value: int, frac_bits: int) -> Stored:
+    return Stored(np.full(count, value, np.int16), frac_bits, value)
+
+
+def _normal(count: int, key: int) -> np.ndarray:
+    """int64[count] of deviation 1 with 16 fractional bits (Irwin-Hall of 12)."""
+    draws = random_words(12 * count, key).astype(np.int64) >> 16
+    return draws.reshape(count, 12).sum(1) - 6 * (1 << 16)

@@ -1,0 +1,109 @@
+"""Supervised training of the student on the labelled images alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from accsim.kernels import loss
+from accsim.kernels.fixed_point import limit, narrowing_shift, random_key
+from accsim.passes import Passes
+from accsim.training import parameters
+from accsim.training.base import (
+    Algorithm,
+    Learner,
+    Outcome,
+    Sgd,
+    Student,
+    count_correct,
+    top_class,
+)
+from accsim.training.fixed_network import FixedNetwork
+from accsim.training.parameters import Map
+
+STUDENT = 1  # labels of random keys
+ROUND_ERROR = 2
+UPDATE = 3
+
+
+@dataclass(frozen=True)
+class Supervised(Algorithm):
+    """Cross-entropy on the labelled images; no teacher, the unlabelled frames are not looked at."""
+
+    optimizer: Sgd = Sgd()
+
+    def start(self, network, numerics, schedule, steps, seed):
+        return SupervisedLearner(self, new_student(network, numerics, seed), steps, seed)
+
+
+class SupervisedLearner(Learner):
+    """The student and its progress."""
+
+    def __init__(self, rule: Supervised, student: Student, steps: int, seed: int):
+        self.rule, self.student, self.steps, self.seed = rule, student, steps, seed
+        self.done = 0
+
+    def step(self, batch):
+        self.done += 1
+        student = self.student
+        images = Map(batch.labelled, batch.exponent)
+        record = student.executor.forward(student.parameters, images, training=True)
+        probabilities = loss.softmax(record.logits, loss.EXP2)
+        wide = loss.cross_entropy_error(probabilities, batch.labels)
+        counts, rate, clipped = learn(
+            self.rule.optimizer, student, record, wide, None, self.done, self.steps, self.seed
+        )
+        samples = len(batch.labels)
+        return Outcome(
+            passes=Passes(0, samples, samples, ema=False),
+            learning_rate=rate,
+            labelled_correct=int((top_class(record.logits) == batch.labels).sum()),
+            labelled_samples=samples,
+            accepted=0,
+            unlabelled_samples=0,
+            teacher_changed=0.0,
+            unmoved=counts.unmoved / counts.words,
+            saturated=clipped,
+        )
+
+    def correct(self, images, labels):
+        student = self.student
+        return {"student": count_correct(student.executor, student.parameters, images, labels)}
+
+
+def new_student(network, numerics, seed) -> Student:
+    """A student at its random start."""
+    key = random_key(seed, STUDENT)
+    start = parameters.initial(network, numerics, key)
+    return Student(network, numerics, start, FixedNetwork(network, numerics, key))
+
+
+def learn(optimizer, student, record, wide, rows, step, steps, seed):
+    """Backward pass and update from the wide error of the logits.
+
+    Parameters
+    ----------
+    wide : int64[n, classes], 30 fractional bits, of the samples with backward work
+    rows : their places in the batch, or None for all
+
+    Returns
+    -------
+    counts : of the update
+    rate : the learning rate, a real number
+    saturated : codes clipped since the last call
+    """
+    error = round_error(wide, student.numerics.error_bits, random_key(seed, ROUND_ERROR, step))
+    gradients = student.executor.backward(record, error, rows, step)
+    rate = optimizer.rate(step, steps)
+    key = random_key(seed, UPDATE, step)
+    counts = optimizer.apply(
+        student.parameters, student.momenta, gradients, rate, student.numerics, key
+    )
+    saturated = counts.saturated + student.executor.take_saturated()
+    return counts, rate / (1 << 24), saturated
+
+
+def round_error(wide: np.ndarray, bits: int, key: int) -> Map:
+    """Narrow the error of the logits, stochastically, to its own current exponent."""
+    shift = narrowing_shift(int(np.abs(wide).max()), bits)
+    values = loss.round_error(wide, shift, key, limit(bits))
+    return Map(values.reshape(len(wide), 1, 1, -1), shift - loss.ERROR_BITS)
