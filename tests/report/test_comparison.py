@@ -94,7 +94,7 @@ def test_folder_holds_page_totals_and_differences(rows, tmp_path):
     page = (out / "README.md").read_text()
     assert "- **LayerwiseEma**: Fused." in page
     assert "| teacher forward | weights | +100 | 0 |" in page
-    assert "| **all** |  | **-100** | **+0** |" in page
+    assert "| **all** |  | **-100** | **0** |" in page
     assert "### Same\n\nNo byte moves differently." in page
     written = json.loads((out / "compare.json").read_text())
     assert written["schedules"][1]["cycles"] == 3500
