@@ -1,0 +1,35 @@
+"""Output stationary: a PE keeps one sum; both operands stream through."""
+
+from dataclasses import dataclass
+
+from accsim.dataflow.base import Dataflow
+from accsim.units import ceil_div
+
+
+@dataclass(frozen=True)
+class OutputStationary(Dataflow):
+    """A fold is ``rows x columns`` results; it streams all of k.
+
+    The cycles are those of a register-transfer model, equal on every shape tried: fill
+    ``(rows - 1) + (columns - 1)``, k products, drain of `rows` results, 5 registers and memory,
+    one cycle shared. With overlap a fold starts ``max(k, rows)`` cycles after the one before: its
+    sums leave through the rows while the next fold streams.
+    """
+
+    def cycles(self, array, m, n, k):
+        folds = ceil_div(m, array.rows) * ceil_div(n, array.columns)
+        one_fold = k + 2 * array.rows + array.columns + 3
+        if array.overlap:
+            return one_fold + (folds - 1) * max(k, array.rows)
+        return folds * one_fold
+
+    def reads_bytes(self, array, m, n, k):
+        inputs = m * k * ceil_div(n, array.columns)
+        weights = k * n * ceil_div(m, array.rows)
+        return (inputs + weights) * array.operand_bytes
+
+    def writes_bytes(self, array, m, n, k):
+        return m * n * array.operand_bytes
+
+    def output_word_bytes(self, array, k):
+        return array.operand_bytes

@@ -1,0 +1,447 @@
+"""Runs a step's operations on an accelerator: a timeline of cycles, bytes and their causes.
+
+Four processes share the machine. The DMA read engine walks all tiles in program order and fills
+buffer slots as they come free; the PE array and the vector unit take their tiles in order; the DMA
+write engine empties what they leave. All of them meet in one DDR channel.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import simpy
+
+from accsim.dataflow.tile import Tensor, Tile
+from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.hardware.buffer import Buffer
+from accsim.hardware.dma import DmaEngine, bursts
+from accsim.hardware.dram_controller import DramController
+from accsim.hardware.pe_array import PEArray
+from accsim.hardware.vector_unit import VectorUnit
+from accsim.ledger import Ledger
+from accsim.network import Network
+from accsim.passes import Passes
+from accsim.schedule.program import Operation, macs_by_label
+from accsim.units import PS_PER_SECOND, ceil_div
+
+
+@dataclass
+class OperationRecord:
+    """What one operation did, counted by the hardware that did it."""
+
+    operation: Operation
+    busy_ps: int = 0
+    wait_operand_ps: int = 0  # for its own reads, or for the DMA to reach them
+    wait_dependency_ps: int = 0  # for another operation's results
+    wait_output_ps: int = 0  # for a free slot: the write engine or the update is behind
+    macs: int = 0
+    vector_operations: int = 0
+    buffer_read_bytes: int = 0
+    buffer_write_bytes: int = 0
+    ddr_read_bytes: int = 0
+    ddr_write_bytes: int = 0
+    ddr_read_bursts: int = 0
+    ddr_write_bursts: int = 0
+    end_ps: int = 0  # its last cycle or its last written beat
+    share_ps: int = 0  # of the makespan, when operations retire in program order
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One simulated step: integers as counted, tables as data frames.
+
+    Time is picoseconds; the compute units move on whole cycles of `period_ps`.
+    """
+
+    accelerator: AcceleratorSpec = field(repr=False)
+    makespan_ps: int
+    records: tuple[OperationRecord, ...] = field(repr=False)
+    unit_ps: dict[str, dict[str, int]] = field(repr=False)  # unit -> cause -> ps
+    dram_counts: dict[str, int] = field(repr=False)  # commands
+    dram_active_ps: int
+    dram_precharged_ps: int
+    dma_bytes: dict[str, int]  # read, write: payload
+    dma_bursts: dict[str, int]
+    array_macs: int
+
+    @property
+    def period_ps(self) -> int:
+        return self.accelerator.period_ps
+
+    @property
+    def makespan_cycles(self) -> int:
+        """Cycles of the accelerator's clock."""
+        return self.makespan_ps // self.period_ps
+
+    @property
+    def ddr_read_bytes(self) -> int:
+        """Payload; whole bursts are `dma_bursts`."""
+        return self.dma_bytes["read"]
+
+    @property
+    def ddr_write_bytes(self) -> int:
+        return self.dma_bytes["write"]
+
+    @property
+    def padding_bytes(self) -> int:
+        """Bytes of touched bursts that are no payload."""
+        moved = sum(self.dma_bursts.values()) * self.accelerator.dram.burst_bytes
+        return moved - sum(self.dma_bytes.values())
+
+    @property
+    def ddr_capacity_used_bytes(self) -> int:
+        """End of the last tensor in DDR that this step touches."""
+        ends = [
+            tensor.address + tensor.size_bytes
+            for record in self.records
+            for tensor, _ in (*record.operation.reads, *record.operation.writes)
+        ]
+        return max(ends, default=0)
+
+    @property
+    def on_chip_bytes(self) -> int:
+        """Bytes that the resident and gradient buffers kept from travelling."""
+        return sum(size for record in self.records for _, size in record.operation.on_chip)
+
+    def passes(self) -> pd.DataFrame:
+        """One row an operation, in program order."""
+        rows = [
+            {
+                "network": record.operation.network,
+                "layer": record.operation.layer,
+                "pass": record.operation.pass_name,
+                "unit": record.operation.unit,
+                "samples": record.operation.samples,
+                "cycles_busy": record.busy_ps // self.period_ps,
+                "cycles_wait_operand": record.wait_operand_ps // self.period_ps,
+                "cycles_wait_dependency": record.wait_dependency_ps // self.period_ps,
+                "cycles_wait_output": record.wait_output_ps // self.period_ps,
+                "macs": record.macs,
+                "vector_operations": record.vector_operations,
+                "ddr_read_bytes": record.ddr_read_bytes,
+                "ddr_write_bytes": record.ddr_write_bytes,
+                "on_chip_bytes": sum(size for _, size in record.operation.on_chip),
+            }
+            for record in self.records
+        ]
+        return pd.DataFrame(rows)
+
+    def tensors(self) -> pd.DataFrame:
+        """Bytes of every tensor by the pass that moved them; `on_chip_bytes` did not travel."""
+        rows: dict[tuple[Tensor, str], list[int]] = {}
+        for record in self.records:
+            operation = record.operation
+            sides = (operation.reads, operation.writes, operation.on_chip)
+            for column, side in enumerate(sides):
+                for tensor, size in side:
+                    counts = rows.setdefault((tensor, operation.pass_name), [0, 0, 0])
+                    counts[column] += size
+        return pd.DataFrame(
+            [(tensor.name, tensor.kind, name, *counts) for (tensor, name), counts in rows.items()],
+            columns=["tensor", "class", "pass", "read_bytes", "write_bytes", "on_chip_bytes"],
+        )
+
+    def units(self) -> pd.DataFrame:
+        """Every unit's time by cause; the causes of a unit sum to the makespan."""
+        return pd.DataFrame(
+            [
+                (unit, cause, ps, ps / self.period_ps)
+                for unit, causes in self.unit_ps.items()
+                for cause, ps in causes.items()
+            ],
+            columns=["unit", "cause", "ps", "cycles"],
+        )
+
+    def ledgers(self, network: Network, passes: Passes) -> dict[str, Ledger]:
+        """The books that must balance: bytes, bursts, MACs, time, and the bound on speed."""
+        planned: dict[str, int] = {}
+        moved: dict[str, int] = {}
+        macs: dict[str, int] = {}
+        for record in self.records:
+            operation, label = record.operation, record.operation.label
+            for side, travelled, counted in (
+                ("read", operation.reads, record.ddr_read_bytes),
+                ("written", operation.writes, record.ddr_write_bytes),
+            ):
+                row = f"{label} {side}"
+                planned[row] = planned.get(row, 0) + sum(size for _, size in travelled)
+                moved[row] = moved.get(row, 0) + counted
+            if record.macs:
+                macs[label] = macs.get(label, 0) + record.macs
+        planned["all"] = sum(planned.values())
+        moved["all"] = sum(self.dma_bytes.values())
+        expected = macs_by_label(network, passes)
+        expected["all"], macs["all"] = sum(expected.values()), self.array_macs
+
+        burst_bytes = self.accelerator.dram.burst_bytes
+        dma = {f"{side}s": n * burst_bytes for side, n in self.dma_bursts.items()}
+        dma["payload and padding"] = sum(self.dma_bytes.values()) + self.padding_bytes
+        ddr = {side: self.dram_counts[side] * burst_bytes for side in ("reads", "writes")}
+        ddr["payload and padding"] = ddr["reads"] + ddr["writes"]
+
+        time = {unit: sum(causes.values()) for unit, causes in self.unit_ps.items()}
+        time["operations"] = sum(record.share_ps for record in self.records)
+        return {
+            ledger.name: ledger
+            for ledger in (
+                Ledger("ddr_bytes", "bytes", "tensors", "DMA", planned, moved),
+                Ledger("ddr_bursts", "bytes", "DMA", "DDR commands", dma, ddr),
+                Ledger("macs", "MACs", "PE array", "network", macs, expected),
+                Ledger(
+                    "time", "ps", "causes", "makespan", time, dict.fromkeys(time, self.makespan_ps)
+                ),
+                Ledger("bound", "ps", "peak rates", "makespan", *self._bound(), bound=True),
+            )
+        }
+
+    def _bound(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Picoseconds that the MACs and the bytes take at peak rates, against the makespan."""
+        peak_bytes = self.accelerator.dram.peak_bytes_per_second
+        moved = sum(self.dma_bursts.values()) * self.accelerator.dram.burst_bytes
+        least = {
+            "MACs": ceil_div(self.array_macs, self.accelerator.pe_array.units) * self.period_ps,
+            "bytes": int(moved * PS_PER_SECOND / peak_bytes),
+        }
+        return least, dict.fromkeys(least, self.makespan_ps)
+
+
+def simulate(operations: Sequence[Operation], accelerator: AcceleratorSpec) -> Timeline:
+    """Run `operations` in program order and return what happened, to the picosecond."""
+    return _Machine(operations, accelerator).run()
+
+
+class _Progress:
+    """Bytes of a tensor that have been written, and who waits for more."""
+
+    __slots__ = ("size_bytes", "waiting")
+
+    def __init__(self):
+        self.size_bytes = 0
+        self.waiting: list = []
+
+    def add(self, size_bytes: int) -> None:
+        self.size_bytes += size_bytes
+        if self.waiting:
+            ready = [event for needed, event in self.waiting if needed <= self.size_bytes]
+            self.waiting = [pair for pair in self.waiting if pair[0] > self.size_bytes]
+            for event in ready:
+                event.succeed()
+
+    def reach(self, env, size_bytes: int):
+        """Process step: wait until `size_bytes` have been written."""
+        if self.size_bytes < size_bytes:
+            event = env.event()
+            self.waiting.append((size_bytes, event))
+            yield event
+
+
+class _Load:
+    """Where the loads of a tile stand."""
+
+    __slots__ = ("event", "pending", "ready_ps")
+
+    def __init__(self, env):
+        self.event = env.event()
+        self.pending = 1  # the reader itself, until it has issued the last transfer
+        self.ready_ps = 0  # when the last result of another operation that it needs was there
+
+    def finish(self, _event=None) -> None:
+        self.pending -= 1
+        if not self.pending:
+            self.event.succeed()
+
+
+class _Machine:
+    """The accelerator while it runs one step."""
+
+    def __init__(self, operations: Sequence[Operation], accelerator: AcceleratorSpec):
+        spec = accelerator
+        self.env = simpy.Environment()
+        self.spec = spec
+        self.period_ps = spec.period_ps
+        self.records = [OperationRecord(operation) for operation in operations]
+        self.dram = DramController(self.env, spec.dram)
+        burst_bytes = spec.dram.burst_bytes
+        self.reader = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, False)
+        self.writer = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, True)
+        self.units = {
+            "pe_array": PEArray(self.env, spec.pe_array),
+            "vector_unit": VectorUnit(self.env, spec.vector_unit),
+        }
+        self.buffers = {
+            name: Buffer(self.env, getattr(spec.buffers, name))
+            for name in ("input", "weight", "output", "gradient")
+        }
+        self.progress: dict[Tensor, _Progress] = {}
+        self.to_write: deque = deque()
+        self.writer_wake = None
+        self.computing = len(self.units)
+        self.tiles = [
+            (record, tile, _Load(self.env))
+            for record in self.records
+            for tile in record.operation.tiles
+        ]
+
+    def run(self) -> Timeline:
+        """Run to the first clock edge at which every tile is computed and written."""
+        env = self.env
+        processes = [env.process(self._read()), env.process(self._write())]
+        processes += [env.process(self._compute(name)) for name in self.units]
+        env.run(until=env.all_of(processes))
+        self._check_finished()
+        edge_ps = ceil_div(env.now, self.period_ps) * self.period_ps
+        if edge_ps > env.now:
+            env.run(until=edge_ps)
+        self.dram.finish()
+        names = {"dma_read": self.reader, "dma_write": self.writer, **self.units}
+        for unit in names.values():
+            unit.occupancy.enter("idle")
+        self._retire(edge_ps)
+        unit_ps = {name: dict(unit.occupancy.ps_by_cause) for name, unit in names.items()}
+        unit_ps["ddr"] = dict(self.dram.bus_ps)
+        return Timeline(
+            accelerator=self.spec,
+            makespan_ps=edge_ps,
+            records=tuple(self.records),
+            unit_ps=unit_ps,
+            dram_counts=dict(self.dram.counts),
+            dram_active_ps=self.dram.active_ps,
+            dram_precharged_ps=self.dram.precharged_ps,
+            dma_bytes={"read": self.reader.size_bytes, "write": self.writer.size_bytes},
+            dma_bursts={"read": self.reader.bursts, "write": self.writer.bursts},
+            array_macs=self.units["pe_array"].macs,
+        )
+
+    def _retire(self, makespan_ps: int) -> None:
+        """Split the makespan: each operation gets the time by which it moves the last end on."""
+        retired_ps = 0
+        for record in self.records:
+            record.share_ps = max(record.end_ps - retired_ps, 0)
+            retired_ps = max(retired_ps, record.end_ps)
+        if self.records:
+            self.records[-1].share_ps += makespan_ps - retired_ps
+
+    def _of(self, tensor: Tensor) -> _Progress:
+        return self.progress.setdefault(tensor, _Progress())
+
+    def _read(self):
+        env, reader, burst_bytes = self.env, self.reader, self.spec.dram.burst_bytes
+        for record, tile, load in self.tiles:
+            reader.wait_for("buffer")
+            for name in tile.fills:
+                yield from self.buffers[name].take()
+            for transfer in tile.loads:
+                if transfer.needs_bytes:
+                    reader.wait_for("dependency")
+                    yield from self._of(transfer.tensor).reach(env, transfer.needs_bytes)
+                    load.ready_ps = env.now
+                load.pending += 1
+                address, size = transfer.address, transfer.size_bytes
+                yield from reader.transfer(address, size, load.finish)
+                record.ddr_read_bytes += size
+                record.ddr_read_bursts += bursts(address, size, burst_bytes)
+            load.finish()
+        reader.wait_for("idle")
+
+    def _compute(self, name: str):
+        env, period_ps, unit = self.env, self.period_ps, self.units[name]
+        occupancy = unit.occupancy
+        for record, tile, load in self.tiles:
+            if record.operation.unit != name:
+                continue
+            start_ps = env.now
+            occupancy.enter("operand")
+            if not load.event.processed:
+                yield load.event
+            ready_ps = min(max(load.ready_ps, start_ps), env.now)
+            for tensor, size_bytes in tile.needs:
+                if self._of(tensor).size_bytes < size_bytes:
+                    yield from self._of(tensor).reach(env, size_bytes)
+                    ready_ps = env.now
+            # the units move on clock edges only: what ends between two is seen at the second
+            ready_ps = ceil_div(ready_ps, period_ps) * period_ps
+            loaded_ps = max(ceil_div(env.now, period_ps) * period_ps, ready_ps)
+            for buffer in tile.opens:
+                yield from self.buffers[buffer].take()
+            begin_ps = ceil_div(env.now, period_ps) * period_ps
+            end_ps = begin_ps + tile.cycles * period_ps
+            record.wait_dependency_ps += ready_ps - start_ps
+            record.wait_operand_ps += loaded_ps - ready_ps
+            record.wait_output_ps += begin_ps - loaded_ps
+            record.busy_ps += end_ps - begin_ps
+            self._split(occupancy, start_ps, ready_ps, loaded_ps, begin_ps)
+            if tile.early_stores:
+                self._queue(record, tile.early_stores, ())
+            yield env.timeout(end_ps - env.now)
+            occupancy.enter("idle")
+            self._finish(record, tile, unit)
+        self.computing -= 1
+        self._wake_writer()
+
+    @staticmethod
+    def _split(occupancy, start_ps, ready_ps, loaded_ps, begin_ps) -> None:
+        """Book a unit's wait by cause, now that each cause's end is known."""
+        occupancy.enter_at("dependency", start_ps)
+        occupancy.enter_at("operand", ready_ps)
+        occupancy.enter_at("output", loaded_ps)
+        occupancy.enter_at("busy", begin_ps)
+
+    def _finish(self, record: OperationRecord, tile: Tile, unit) -> None:
+        unit.work(tile)
+        record.macs += tile.macs
+        record.vector_operations += tile.vector_operations
+        record.buffer_read_bytes += tile.buffer_read_bytes
+        record.buffer_write_bytes += tile.buffer_write_bytes
+        record.end_ps = max(record.end_ps, self.env.now)
+        for name in tile.frees:
+            self.buffers[name].give()
+        for tensor, size_bytes in tile.makes:
+            self._of(tensor).add(size_bytes)
+        if tile.stores:
+            self._queue(record, tile.stores, tile.drains)
+
+    def _queue(self, record: OperationRecord, stores, drains) -> None:
+        for position, transfer in enumerate(stores, 1):
+            last = position == len(stores)
+            self.to_write.append((record, transfer, drains if last else ()))
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if self.writer_wake and not self.writer_wake.triggered:
+            self.writer_wake.succeed()
+
+    def _write(self):
+        env, writer, burst_bytes = self.env, self.writer, self.spec.dram.burst_bytes
+        last = None
+        while self.computing or self.to_write:
+            if not self.to_write:
+                self.writer_wake = env.event()
+                yield self.writer_wake
+                continue
+            record, transfer, drains = self.to_write.popleft()
+            address, size = transfer.address, transfer.size_bytes
+            last = env.event()
+            yield from writer.transfer(address, size, self._written(record, transfer, drains, last))
+            record.ddr_write_bytes += size
+            record.ddr_write_bursts += bursts(address, size, burst_bytes)
+        if last and not last.triggered:
+            yield last
+
+    def _written(self, record: OperationRecord, transfer, drains, landed):
+        def done(_event):
+            record.end_ps = max(record.end_ps, self.env.now)
+            self._of(transfer.tensor).add(transfer.size_bytes)
+            for name in drains:
+                self.buffers[name].give()
+            landed.succeed()
+
+        return done
+
+    def _check_finished(self) -> None:
+        """Every load has landed and every wait has ended; else the model itself is wrong."""
+        stuck = [record.operation.label for record, _, load in self.tiles if load.pending]
+        if stuck:
+            raise RuntimeError(
+                f"operation {stuck[0]} never finished: its loads are still under way"
+            )

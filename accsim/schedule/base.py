@@ -1,0 +1,70 @@
+"""What a schedule decides: the order of a step's passes, and how the teacher follows the student."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from accsim.dataflow.base import Dataflow
+from accsim.dataflow.tile import Tensor, Tile
+from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.network import Network
+from accsim.numerics import Numerics
+from accsim.passes import Passes
+from accsim.schedule.program import Operation, Program
+
+__all__ = ["Blend", "Operation", "Schedule", "Tensor", "Tile"]
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The teacher that a step's forward pass sees, from the stored one and the student.
+
+    ``stored + ((student - stored) * numerator >> teacher_shift)``; `store`: it is written back.
+    """
+
+    numerator: int
+    store: bool
+
+
+@dataclass(frozen=True)
+class Schedule(ABC):
+    """The order of a step's passes on one accelerator."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @abstractmethod
+    def blend(self, step: int) -> Blend:
+        """The teacher of the forward pass after `step` updates of the student, `step` from 1."""
+
+    @abstractmethod
+    def explain(self) -> str:
+        """One line: why its bytes differ from those of SeparateEma."""
+
+    @abstractmethod
+    def order(self, program: Program, passes: Passes, store: bool) -> None:
+        """Write the passes of one step into `program`, in order of execution."""
+
+    def operations(
+        self,
+        network: Network,
+        numerics: Numerics,
+        accelerator: AcceleratorSpec,
+        dataflow: Dataflow,
+        passes: Passes,
+        store: bool = True,
+    ) -> tuple[Operation, ...]:
+        """Operations of one step, cut into tiles; `store`: the blended teacher is written back.
+
+        Raises ValueError for a buffer too small for one tile and for tensors beyond the DDR.
+        """
+        program = Program(network, numerics, accelerator, dataflow)
+        self.order(program, passes, store)
+        return program.operations()
+
+
+def count_from_one(step: int) -> int:
+    """`step`, or ValueError where it is below 1."""
+    if step < 1:
+        raise ValueError(f"step must be at least 1 (updates of the student so far), not {step}")
+    return step

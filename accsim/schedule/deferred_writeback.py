@@ -1,0 +1,39 @@
+"""The teacher's average on the fly in every forward pass, written back in one step of `every`."""
+
+from dataclasses import dataclass
+
+from accsim.schedule.base import Blend, Schedule, count_from_one
+
+
+@dataclass(frozen=True)
+class DeferredWriteback(Schedule):
+    """Update (2 words a weight), then 1 + 1/`every` beside the forward pass's own read.
+
+    Between write-backs the forward pass sees the stored teacher moved 1, 2, ... `every` shares
+    towards the student of now: a straight line in place of the geometric average.
+
+    Raises ValueError for `every` below 1.
+    """
+
+    every: int
+
+    def __post_init__(self):
+        if not isinstance(self.every, int) or self.every < 1:
+            raise ValueError(f"every must be a whole number of at least 1, not {self.every}")
+
+    def blend(self, step):
+        numerator = (count_from_one(step) - 1) % self.every + 1
+        return Blend(numerator, numerator == self.every)
+
+    def explain(self):
+        return (
+            f"one read of the teacher less a weight, and its write in one step of {self.every} only"
+        )
+
+    def order(self, program, passes, store):
+        program.teacher_forward(passes.teacher_forward, blend=passes.ema, store=store)
+        program.student_forward(passes.student_forward)
+        program.loss(passes.student_forward, passes.teacher_forward, passes.backward)
+        program.backward(passes.backward)
+        if passes.ema and store and not passes.teacher_forward:
+            program.ema()

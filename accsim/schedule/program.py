@@ -1,0 +1,568 @@
+"""A step as a list of operations: passes lowered layer by layer, then placed on chip and in DDR."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from accsim.dataflow.base import Dataflow
+from accsim.dataflow.tile import (
+    GradientProduct,
+    Operand,
+    Plan,
+    Product,
+    Sweep,
+    Tensor,
+    Tile,
+    Weights,
+    Window,
+    WordSweep,
+)
+from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.network import (
+    IDENTITY,
+    INPUT,
+    Add,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Network,
+    Node,
+    Shape,
+)
+from accsim.numerics import Numerics
+from accsim.passes import Passes
+from accsim.units import ceil_div
+
+PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One pass of one layer on one unit: what it moves and how it is cut.
+
+    `reads` and `writes` are bytes of each tensor that travel; `on_chip` those that need not.
+    """
+
+    network: str  # "student" or "teacher"
+    layer: str
+    pass_name: str  # teacher_forward, student_forward, loss, backward_data, ...
+    unit: str  # "pe_array" or "vector_unit"
+    samples: int
+    gemm: tuple[int, int, int] | None  # m, n, k of the whole operation
+    words: int  # of the vector unit; 0 for a matrix product
+    reads: tuple[tuple[Tensor, int], ...]
+    writes: tuple[tuple[Tensor, int], ...]
+    on_chip: tuple[tuple[Tensor, int], ...]
+    tiles: tuple[Tile, ...] = field(repr=False)
+
+    @property
+    def label(self) -> str:
+        return f"{self.layer}/{self.pass_name}"
+
+
+def macs_by_label(network: Network, passes: Passes) -> dict[str, int]:
+    """Multiply-accumulates that `passes` take by ``layer/pass``, from the network's shapes alone.
+
+    backward_data counts every product that the array makes, those with inserted zeros too.
+    """
+    macs: dict[str, int] = {}
+    for node in network.nodes:
+        if not node.macs:
+            continue
+        data = node.input.height * node.input.width * node.weights
+        if not isinstance(node.layer, Conv2d):
+            data = node.macs
+        by_pass = {
+            "teacher_forward": node.macs * passes.teacher_forward,
+            "student_forward": node.macs * passes.student_forward,
+            "backward_weight": node.macs * passes.backward,
+            "backward_data": data * passes.backward if node.inputs != (INPUT,) else 0,
+        }
+        macs.update({f"{node.name}/{name}": count for name, count in by_pass.items() if count})
+    return macs
+
+
+@dataclass
+class _Draft:
+    """An operation before it is known what stays on chip."""
+
+    network: str
+    node: Node
+    pass_name: str
+    unit: str
+    samples: int
+    reads: tuple[Tensor, ...]
+    writes: tuple[Tensor, ...]
+    job: Callable  # of a function Tensor, samples -> Operand
+    gemm: tuple[int, int, int] | None = None
+    words: int = 0
+    keeps: tuple[Tensor, ...] = ()  # reads that the next operation wants again
+
+
+class Program:
+    """Collects the passes of one step in order; `operations` places and cuts them."""
+
+    def __init__(
+        self,
+        network: Network,
+        numerics: Numerics,
+        accelerator: AcceleratorSpec,
+        dataflow: Dataflow,
+    ):
+        self.network = network
+        self.numerics = numerics
+        self.accelerator = accelerator
+        self.dataflow = dataflow
+        self._next_address = 0
+        self._drafts: list[_Draft] = []
+        self._outputs: dict[int, Tensor] = {}  # of the student's forward pass
+        self._logits: dict[str, Tensor] = {}
+        self._logit_error: Tensor | None = None
+        stores = (
+            ("weights", "student", numerics.master_bits),
+            ("momentum", "student", numerics.momentum_bits),
+            ("teacher", "teacher", numerics.teacher_bits),
+        )
+        self._stores = {
+            (kind, node.index): self._tensor(
+                f"{owner}/{node.name}/{kind}",
+                kind,
+                (node.weights + node.vector_words) * numerics.word_bytes(bits),
+                1,
+            )
+            for kind, owner, bits in stores
+            for node in network.nodes
+            if node.weights + node.vector_words
+        }
+
+    def _tensor(self, name: str, kind: str, sample_bytes: int, samples: int) -> Tensor:
+        tensor = Tensor(name, kind, sample_bytes, samples, self._next_address)
+        self._next_address += ceil_div(tensor.size_bytes, PAGE_BYTES) * PAGE_BYTES
+        capacity = self.accelerator.dram.capacity_bytes
+        if self._next_address > capacity:
+            raise ValueError(
+                f"tensors of a step must fit {self.accelerator.dram.name}, {capacity} bytes, "
+                f"not {self._next_address} with {name}; use fewer samples or a larger memory"
+            )
+        return tensor
+
+    def _map(self, name: str, kind: str, shape: Shape, samples: int, bits: int) -> Tensor:
+        return self._tensor(name, kind, shape.size * self.numerics.word_bytes(bits), samples)
+
+    # Forward
+
+    def teacher_forward(self, samples: int, blend: bool = False, store: bool = False) -> None:
+        """The teacher's labels; with `blend` its weights are averaged as they stream in."""
+        if samples:
+            self._forward("teacher", samples, blend, store)
+
+    def student_forward(self, samples: int) -> None:
+        """The student's forward pass; what the backward pass will need stays."""
+        if samples:
+            self._forward("student", samples, False, False)
+
+    def _forward(self, network: str, samples: int, blend: bool, store: bool) -> None:
+        bits = self.numerics.activation_bits
+        outputs = {
+            INPUT: self._map(f"{network}/images", "images", self.network.image, samples, bits)
+        }
+        for node in self.network.nodes:
+            outputs[node.index] = self._map(
+                f"{network}/{node.name}/output", "activations", node.output, samples, bits
+            )
+            sources = tuple(outputs[index] for index in node.inputs)
+            target = outputs[node.index]
+            words = node.weights + node.vector_words
+
+            def weights(use, node=node, words=words):
+                return self._forward_weights(use, network, node, words, blend, store)
+
+            kept = self._parameters(network, node, words, blend)
+            pass_name = f"{network}_forward"
+            if node.weights:
+                product = self._product_window(node)
+
+                def job(use, node=node, sources=sources, target=target, product=product, w=weights):
+                    return Product(
+                        label=f"{node.name}/{network}_forward",
+                        samples=samples,
+                        source=use(sources[0], samples),
+                        source_shape=_flat(node),
+                        target=use(target, samples),
+                        target_shape=node.output,
+                        window=product,
+                        k=node.weights // node.output.channels,
+                        weights=w(use),
+                    )
+
+                self._draft(
+                    network, node, pass_name, samples, (*sources, *kept), (target,), job,
+                    gemm=(
+                        samples * node.output.height * node.output.width,
+                        node.output.channels,
+                        node.weights // node.output.channels,
+                    ),
+                )  # fmt: skip
+            else:
+                kind = {BatchNorm: "normalise", Add: "add", GlobalAveragePool: "average"}
+                self._sweep(
+                    network, node, pass_name, kind[type(node.layer)], samples,
+                    sources, (target,), node.input.size,
+                    rows=node.output.height, more_reads=kept, parameters=weights,
+                    whole=isinstance(node.layer, BatchNorm),
+                )  # fmt: skip
+        self._logits[network] = outputs[self.network.nodes[-1].index]
+        if network == "student":
+            self._outputs = outputs
+
+    def _parameters(self, network: str, node: Node, words: int, blend: bool) -> tuple[Tensor, ...]:
+        if not words:
+            return ()
+        if network == "student":
+            return (self._stores["weights", node.index],)
+        teacher = (self._stores["teacher", node.index],)
+        return (*teacher, self._stores["weights", node.index]) if blend else teacher
+
+    def _forward_weights(self, use, network, node, words, blend, store) -> Weights:
+        stores = self._parameters(network, node, words, blend)
+        first = tuple((use(tensor, 1), tensor.size_bytes) for tensor in stores)
+        if not (blend and words):
+            return Weights(first, first)
+        teacher = stores[0]
+        if not store:  # every load blends anew
+            return Weights(first, first, None, words, words)
+        written = Operand(teacher, 1, pending=True, whole=True)
+        return Weights(
+            first, ((written, teacher.size_bytes),), (teacher, teacher.size_bytes), words
+        )
+
+    # Loss
+
+    def loss(self, student_samples: int, teacher_samples: int, backward_samples: int) -> None:
+        """Logits and labels in, the error of the logits of the samples that count out."""
+        if not student_samples:
+            return
+        node = self.network.nodes[-1]
+        label_bytes = 1 if self.network.classes < 256 else 2  # one code means: no label
+        labels = self._tensor("student/labels", "labels", label_bytes, student_samples)
+        logits = [self._logits["student"]]
+        samples = [student_samples]
+        if teacher_samples:
+            logits.append(self._logits["teacher"])
+            samples.append(teacher_samples)
+        writes: tuple[Tensor, ...] = ()
+        if backward_samples:
+            self._logit_error = self._map(
+                "student/loss/error", "error", node.output, backward_samples,
+                self.numerics.error_bits,
+            )  # fmt: skip
+            writes = (self._logit_error,)
+        words = sum(samples) * node.output.size
+        reads = (*logits, labels)
+
+        def job(use):
+            return WordSweep(
+                label="loss",
+                kind="loss",
+                words=words,
+                reads=tuple(use(tensor, tensor.samples) for tensor in reads),
+                writes=tuple(use(tensor, tensor.samples) for tensor in writes),
+            )
+
+        self._draft("student", node, "loss", student_samples, reads, writes, job, words=words)
+
+    # Backward
+
+    def backward(self, samples: int) -> None:
+        """Errors down the student, gradients and the update of every layer on the way."""
+        if not samples:
+            return
+        nodes = self.network.nodes
+        errors: dict[int, list[Tensor]] = {node.index: [] for node in nodes}
+        errors[nodes[-1].index].append(self._logit_error)
+        for node in reversed(nodes):
+            arriving = errors[node.index]
+            if not arriving:
+                continue  # nothing reads this layer's output
+            error = arriving[0]
+            if len(arriving) > 1:
+                error = self._error(node, "sum", node.output, samples)
+                self._sweep(
+                    "student", node, "backward_data", "add", samples, tuple(arriving), (error,),
+                    len(arriving) * node.output.size,
+                )  # fmt: skip
+            self._backward_node(node, error, errors, samples)
+
+    def _error(self, node: Node, name: str, shape: Shape, samples: int) -> Tensor:
+        bits = self.numerics.error_bits
+        return self._map(f"student/{node.name}/{name}_error", "error", shape, samples, bits)
+
+    def _backward_node(self, node: Node, error: Tensor, errors: dict, samples: int) -> None:
+        wanted = [index for index in node.inputs if index != INPUT]
+        if node.weights:
+            if wanted:
+                below = self._error(node, "input", node.input, samples)
+                errors[wanted[0]].append(below)
+                self._backward_data(node, error, below, samples)
+            self._backward_weight(node, error, samples)
+        elif isinstance(node.layer, BatchNorm):
+            self._backward_norm(node, error, errors, samples)
+        elif isinstance(node.layer, Add):
+            if node.layer.activation != IDENTITY:
+                below = self._error(node, "input", node.input, samples)
+                self._sweep(
+                    "student", node, "backward_data", "add", samples,
+                    (error, self._outputs[node.index]), (below,), node.input.size,
+                )  # fmt: skip
+                error = below
+            for index in wanted:
+                errors[index].append(error)
+        elif wanted:  # GlobalAveragePool
+            below = self._error(node, "input", node.input, samples)
+            self._sweep(
+                "student", node, "backward_data", "average", samples, (error,), (below,),
+                node.input.size,
+            )  # fmt: skip
+            errors[wanted[0]].append(below)
+
+    def _backward_data(self, node: Node, error: Tensor, below: Tensor, samples: int) -> None:
+        master = self._stores["weights", node.index]
+        window = self._product_window(node, transposed=True)
+        source_shape, target_shape = node.output, _flat(node)
+        weight_bytes = node.weights * self.numerics.word_bytes(self.numerics.master_bits)
+
+        def job(use):
+            weights = ((use(master, 1), weight_bytes),)
+            return Product(
+                label=f"{node.name}/backward_data",
+                samples=samples,
+                source=use(error, samples),
+                source_shape=source_shape,
+                target=use(below, samples),
+                target_shape=target_shape,
+                window=window,
+                k=node.weights // target_shape.channels,
+                weights=Weights(weights, weights),
+            )
+
+        m = samples * target_shape.height * target_shape.width
+        self._draft(
+            "student", node, "backward_data", samples, (error, master), (below,), job,
+            gemm=(m, target_shape.channels, node.weights // target_shape.channels),
+        )  # fmt: skip
+
+    def _backward_weight(self, node: Node, error: Tensor, samples: int) -> None:
+        source = self._outputs[node.inputs[0]]
+        m, n = node.weights // node.output.channels, node.output.channels
+        word = self.numerics.word_bytes(self.numerics.gradient_bits)
+        gradient = self._tensor(f"student/{node.name}/gradient", "gradient", m * n * word, 1)
+        window = self._product_window(node)
+
+        def job(use):
+            return GradientProduct(
+                label=f"{node.name}/backward_weight",
+                samples=samples,
+                source=use(source, samples),
+                source_shape=_flat(node),
+                error=use(error, samples),
+                error_shape=node.output,
+                window=window,
+                m=m,
+                gradient=use(gradient, 1),
+            )
+
+        self._draft(
+            "student", node, "backward_weight", samples, (source, error), (gradient,), job,
+            gemm=(m, n, samples * node.output.height * node.output.width),
+        )  # fmt: skip
+        self._update(node, gradient)
+
+    def _backward_norm(self, node: Node, error: Tensor, errors: dict, samples: int) -> None:
+        saved = self._outputs[node.inputs[0]]
+        master = self._stores["weights", node.index]
+
+        def parameters(use):
+            return Weights(((use(master, 1), master.size_bytes),), ())
+
+        self._sweep(
+            "student", node, "backward_weight", "reduce", samples, (error, saved), (),
+            node.input.size, rows=node.output.height, more_reads=(master,), parameters=parameters,
+            keeps=(error, saved) if node.inputs != (INPUT,) else (),
+        )  # fmt: skip
+        if node.inputs != (INPUT,):
+            below = self._error(node, "input", node.input, samples)
+            self._sweep(
+                "student", node, "backward_data", "apply", samples, (error, saved), (below,),
+                node.input.size, rows=node.output.height,
+            )  # fmt: skip
+            errors[node.inputs[0]].append(below)
+        self._update(node, None)
+
+    # Update and average
+
+    def _update(self, node: Node, gradient: Tensor | None) -> None:
+        """SGD with momentum; gradients of scale, shift and bias wait in registers."""
+        stores = tuple(self._stores[kind, node.index] for kind in ("weights", "momentum"))
+        words = node.weights + node.vector_words
+
+        def job(use):
+            operand = use(gradient, 1) if gradient else None
+            spilled = (operand,) if operand and not operand.on_chip else ()
+            return WordSweep(
+                label=f"{node.name}/update",
+                kind="update",
+                words=words,
+                reads=(*(use(tensor, 1) for tensor in stores), *spilled),
+                writes=tuple(use(tensor, 1) for tensor in stores),
+                gradient=operand if operand and operand.on_chip else None,
+            )
+
+        reads = (*stores, gradient) if gradient else stores
+        self._draft("student", node, "update", 0, reads, stores, job, words=words)
+
+    def ema(self) -> None:
+        """The teacher's average as a pass of its own: student and teacher in, teacher out."""
+        for node in self.network.nodes:
+            words = node.weights + node.vector_words
+            if not words:
+                continue
+            master = self._stores["weights", node.index]
+            teacher = self._stores["teacher", node.index]
+
+            def job(use, node=node, master=master, teacher=teacher, words=words):
+                return WordSweep(
+                    label=f"{node.name}/ema",
+                    kind="ema",
+                    words=words,
+                    reads=(use(master, 1), use(teacher, 1)),
+                    writes=(use(teacher, 1),),
+                )
+
+            self._draft("teacher", node, "ema", 0, (master, teacher), (teacher,), job, words=words)
+
+    # Drafts, and what becomes of them
+
+    def _product_window(self, node: Node, transposed: bool = False) -> Window:
+        layer = node.layer
+        if isinstance(layer, Conv2d):
+            return Window(layer.kernel, layer.stride, layer.padding, transposed)
+        return Window(1, transposed=transposed)
+
+    def _draft(
+        self, network, node, pass_name, samples, reads, writes, job, gemm=None, words=0, keeps=()
+    ) -> None:
+        unit = "pe_array" if gemm else "vector_unit"
+        self._drafts.append(
+            _Draft(network, node, pass_name, unit, samples, reads, writes, job, gemm, words, keeps)
+        )
+
+    def _sweep(
+        self, network, node, pass_name, kind, samples, reads, writes, words,
+        rows=None, more_reads=(), parameters=None, keeps=(), whole=False,
+    ) -> None:  # fmt: skip
+        rows = rows or node.output.height
+
+        def job(use):
+            return Sweep(
+                label=f"{node.name}/{pass_name}",
+                kind=kind,
+                samples=samples,
+                rows=rows,
+                words=words,
+                reads=tuple(use(tensor, samples, whole) for tensor in reads),
+                writes=tuple(use(tensor, samples) for tensor in writes),
+                parameters=parameters(use) if parameters else Weights((), ()),
+            )
+
+        self._draft(
+            network, node, pass_name, samples, (*reads, *more_reads), writes, job,
+            words=words * samples, keeps=keeps,
+        )  # fmt: skip
+
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations in order, with what stays on chip decided and every one cut into tiles.
+
+        Maps stay in the resident buffer greedily in program order: from the operation that makes
+        them to the last that reads them, if there is room at birth. The room is counted in bytes:
+        an allocator that never fragments.
+        """
+        resident, kept = self._placement()
+        written: set[Tensor] = set()
+        out_of_order: set[Tensor] = set()
+        operations: list[Operation] = []
+        for index, draft in enumerate(self._drafts):
+            on_chip: dict[Tensor, int] = {}
+
+            def use(tensor, samples, whole=False, index=index, draft=draft, on_chip=on_chip):
+                here = tensor in resident or tensor in kept.get(index, ())
+                if here:
+                    on_chip[tensor] = tensor.sample_bytes * samples
+                return Operand(
+                    tensor,
+                    samples,
+                    on_chip=here,
+                    pending=tensor in written,
+                    whole=whole or tensor in out_of_order or tensor.kind in _STORES,
+                )
+
+            plan: Plan = draft.job(use).plan(self.accelerator, self.dataflow)
+            if not plan.in_order:
+                out_of_order.update(draft.writes)
+            written.update(draft.writes)
+            written.update(tensor for tensor, _ in plan.writes)
+            operations.append(
+                Operation(
+                    draft.network,
+                    draft.node.name,
+                    draft.pass_name,
+                    draft.unit,
+                    draft.samples,
+                    draft.gemm,
+                    draft.words,
+                    plan.reads,
+                    plan.writes,
+                    tuple(on_chip.items()),
+                    plan.tiles,
+                )
+            )
+        return tuple(operations)
+
+    def _placement(self) -> tuple[set[Tensor], dict[int, tuple[Tensor, ...]]]:
+        """Tensors that never leave the chip, and copies that an operation finds there."""
+        last_use: dict[Tensor, int] = {}
+        for index, draft in enumerate(self._drafts):
+            for tensor in draft.reads:
+                last_use[tensor] = index
+        room = self.accelerator.buffers.resident_bytes
+        resident: set[Tensor] = set()
+        kept: dict[int, tuple[Tensor, ...]] = {}
+        kept_bytes = 0
+        for index, draft in enumerate(self._drafts):
+            for tensor in draft.writes:
+                size = tensor.size_bytes
+                if tensor.kind == "gradient":
+                    shape = draft.gemm
+                    if GradientProduct.fits(self.accelerator, shape[0], shape[1]):
+                        resident.add(tensor)
+                elif tensor.kind not in _STORES and tensor in last_use and size <= room:
+                    resident.add(tensor)
+                    room -= size
+            room += kept_bytes
+            kept_bytes = 0
+            copies = tuple(tensor for tensor in draft.keeps if tensor not in resident)
+            size = sum(tensor.sample_bytes * draft.samples for tensor in copies)
+            if copies and size <= room:
+                kept[index + 1] = copies
+                kept_bytes = size
+                room -= size
+            for tensor in set(draft.reads):
+                if tensor in resident and tensor.kind != "gradient" and last_use[tensor] == index:
+                    room += tensor.size_bytes
+        return resident, kept
+
+
+_STORES = frozenset({"weights", "momentum", "teacher"})  # read and written in place, step by step
+
+
+def _flat(node: Node) -> Shape:
+    """The input of an array layer; a linear layer sees it as one pixel."""
+    return node.input if isinstance(node.layer, Conv2d) else Shape(1, 1, node.input.size)

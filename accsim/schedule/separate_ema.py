@@ -1,0 +1,28 @@
+"""The teacher's average in a pass of its own, after the update: the plain way, and the yardstick."""
+
+from dataclasses import dataclass
+
+from accsim.schedule.base import Blend, Schedule, count_from_one
+
+
+@dataclass(frozen=True)
+class SeparateEma(Schedule):
+    """Update (2 words a weight: master read, written), then ema (3: student, teacher, teacher).
+
+    With the next forward pass, which reads the teacher as in every schedule, 5 + 1.
+    """
+
+    def blend(self, step):
+        count_from_one(step)
+        return Blend(1, True)
+
+    def explain(self):
+        return "the yardstick: the ema pass reads the student once more than any other needs to"
+
+    def order(self, program, passes, store):
+        program.teacher_forward(passes.teacher_forward)
+        program.student_forward(passes.student_forward)
+        program.loss(passes.student_forward, passes.teacher_forward, passes.backward)
+        program.backward(passes.backward)
+        if passes.ema:
+            program.ema()
