@@ -84,8 +84,8 @@ def frames(cost: Mapping[str, Any]) -> str:
     if seen + dropped == 0:
         return "no camera: nothing arrived while the machine worked"
     return (
-        f"{per(seen, cost['seconds']):.1f} frames a second sustained of "
-        f"{per(seen + dropped, cost['seconds']):.1f} that the camera sent; "
+        f"{per(seen, cost['seconds']):,.1f} frames a second sustained of "
+        f"{per(seen + dropped, cost['seconds']):,.1f} that the camera sent; "
         f"{dropped:,} of {seen + dropped:,} dropped ({percent(dropped / (seen + dropped))})"
     )
 
