@@ -21,9 +21,9 @@ from accsim.hardware.dram import AddressMapping, DramSpec, RowColumnBank
 QUEUE_DEPTH = 32  # reads, and as many writes
 WRITE_HIGH = 26  # so many waiting writes take the turn from waiting reads
 WRITE_LOW = 6  # so many writes may be left when reads get it back
-WRITE_PATIENCE_CYCLES = 2048  # a write that has waited longer takes the turn
+WRITE_PATIENCE_CYCLES = 2048  # writes that have waited longer take the turn
 ROW_HITS_CAP = 16  # bursts of an open row that may pass an older request of another row
-NEVER = 1 << 54  # cycle; its scheduling key fits an int64
+NEVER = 1 << 60  # cycle
 
 READ, WRITE = 0, 1  # queues and turns
 COLUMN, ACT, PRE, PREA, REF = range(5)  # kinds of command, in order of preference
@@ -43,9 +43,12 @@ _SPEC_RULES = (
 # ranks[1], groups[bank groups], banks[all banks]: earliest cycle of a command as far as this
 # level rules it; COLUMN_AT + READ or + WRITE; a bank has one COLUMN_AT for both.
 ACT_AT, COLUMN_AT, _WRITE_AT = range(3)
-PRE_AT, ROW, HITS, CONFLICT = range(2, 6)  # banks: open row or -1, bursts of it, oldest conflict
-QUEUED, BLOCKED, HEAD, ROOM_AT = range(4)  # queues[2]: rings of requests
-BURST, BANK, OPEN_ROW, STREAM, BLOCKERS, ACCEPTED_AT, STARTED = range(7)  # requests[2, depth]
+PRE_AT, ROW, HITS = range(2, 5)  # banks: open row or -1, bursts of it
+QUEUED, BLOCKED, FREE, ROOM_AT = range(4)  # queues[2]; FREE: first of the unused slots
+FIRST, LAST = 0, 1  # chains[2, all banks]: a bank's requests by age, linked by NEXT, ended by -1
+BURST, GROUP, BANK, WANTED_ROW, STREAM, BLOCKERS, AGE, STARTED, NEXT = range(
+    9
+)  # requests[2, depth]
 KIND, NEXT_BURST, TO_OFFER, TO_MOVE, OFFER_PS, INTERVAL_PS, OFFER_AT = range(7)  # streams
 (
     CLOCK,  # earliest cycle of the next command
@@ -53,6 +56,8 @@ KIND, NEXT_BURST, TO_OFFER, TO_MOVE, OFFER_PS, INTERVAL_PS, OFFER_AT = range(7) 
     REFRESH_AT,
     TURN,
     OWED,  # bursts that this turn still serves before the other may have it
+    WRITES_WAIT_FROM,
+    ACCEPTED,  # requests so far: the age of the next
     OFFERING,  # streams with requests still to enter, listed in offering[]
     POINTER,  # next of them in the round
     ACTIVE,  # transfers with a burst still to move
@@ -67,7 +72,7 @@ KIND, NEXT_BURST, TO_OFFER, TO_MOVE, OFFER_PS, INTERVAL_PS, OFFER_AT = range(7) 
     REFRESH_END,
     FINISHED,  # rows of finished[]: transfer's stream, cycle of its end
     TRACED,  # rows of trace[]
-) = range(19)
+) = range(21)
 COUNTS = (
     "reads", "writes", "activates", "precharges", "refreshes",
     "row_hits", "row_misses", "row_conflicts",
@@ -132,16 +137,18 @@ class DramController:
             [getattr(spec, name) for name in _SPEC_RULES]
             + [shifts.bank_group, shifts.bank, shifts.row]
         )
-        self._state = np.zeros(19, np.int64)
+        self._state = np.zeros(21, np.int64)
         self._state[REFRESH_AT] = spec.nREFI
         self._state[DATA_KIND] = -1
         self._ranks = np.zeros((1, 3), np.int64)
         self._groups = np.zeros((spec.bank_groups, 3), np.int64)
-        self._banks = np.zeros((banks, 6), np.int64)
+        self._banks = np.zeros((banks, 5), np.int64)
         self._banks[:, ROW] = -1
         self._window = np.full(4, -NEVER)  # cycles of the last four ACTs
         self._queues = np.zeros((2, 4), np.int64)
-        self._requests = np.zeros((2, QUEUE_DEPTH, 7), np.int64)
+        self._requests = np.zeros((2, QUEUE_DEPTH, 9), np.int64)
+        self._requests[:, :, NEXT] = [*range(1, QUEUE_DEPTH), -1]
+        self._chains = np.full((2, banks, 2), -1)
         self._streams = np.zeros((16, 7), np.int64)
         self._offering = np.zeros(16, np.int64)
         self._finished = np.zeros((16, 2), np.int64)
@@ -263,8 +270,8 @@ class DramController:
         while True:
             following, until = advance(
                 until, self._rules, state, self._ranks, self._groups, self._banks, self._window,
-                self._queues, self._requests, self._streams, self._offering, self._finished,
-                self._counts, self._bus, self._trace,
+                self._queues, self._chains, self._requests, self._streams, self._offering,
+                self._finished, self._counts, self._bus, self._trace,
             )  # fmt: skip
             for stream, end in self._finished[: state[FINISHED]].tolist():
                 done, self._done[stream] = self._done[stream], None
@@ -273,13 +280,13 @@ class DramController:
                 self._free.append(stream)
             state[FINISHED] = 0
             if state[TRACED]:
-                self._record()
+                self._read_trace()
             if following == STUCK:
                 raise RuntimeError(self._stuck())
             if following >= until:
                 return following
 
-    def _record(self):
+    def _read_trace(self):
         per_group = self.spec.banks
         for cycle, code, group, bank, row in self._trace[: self._state[TRACED]].tolist():
             bank = bank % per_group if bank >= 0 else bank
@@ -288,17 +295,17 @@ class DramController:
 
     def _stuck(self) -> str:
         kind = READ if self._queues[READ, QUEUED] else WRITE
-        request = self._requests[kind, self._queues[kind, HEAD]]
+        heads = self._chains[kind, :, FIRST]
+        request = min(self._requests[kind, heads[heads >= 0]], key=lambda line: line[AGE])
         return (
-            f"the memory controller is stuck: its oldest {('read', 'write')[kind]}, of "
-            f"{int(request[BURST]) * self.spec.burst_bytes:#x}, has waited since cycle "
-            f"{request[ACCEPTED_AT]} and no command can serve it"
+            f"the memory controller must be able to serve its oldest {('read', 'write')[kind]}, of "
+            f"{int(request[BURST]) * self.spec.burst_bytes:#x}, but no command can ever be issued"
         )
 
 
 @njit(cache=True)
 def advance(
-    until, rules, state, ranks, groups, banks, window, queues, requests, streams, offering,
+    until, rules, state, ranks, groups, banks, window, queues, chains, requests, streams, offering,
     finished, counts, bus, trace,
 ):  # fmt: skip
     """Play commands and acceptances of all cycles below `until`; stop early at a completion.
@@ -308,8 +315,8 @@ def advance(
     happens depends on the tables alone. It stops short of `until` only when `trace` is full.
     """
     while True:
-        _take_turn(state, queues, requests)
-        command_at, kind, position = _choose(rules, state, ranks, groups, banks, queues, requests)
+        _take_turn(state, queues)
+        command_at, kind, slot = _choose(state, ranks, groups, banks, chains, requests)
         if command_at == NEVER and queues[READ, QUEUED] + queues[WRITE, QUEUED] > 0:
             return STUCK, until
         if command_at >= state[REFRESH_AT]:
@@ -319,25 +326,17 @@ def advance(
         if following >= until or (len(trace) > 0 and state[TRACED] == len(trace)):
             return following, until
         if accept_at < command_at:
-            _accept(accept_at, place, rules, state, queues, requests, streams, offering, bus)
+            _accept(accept_at, place, rules, state, queues, chains, requests, streams, offering,
+                    bus)  # fmt: skip
             continue
-        state[CLOCK] = command_at + 1
         turn = state[TURN]
-        bank = -1
-        if kind < PREA:
-            slot = (queues[turn, HEAD] + position) % QUEUE_DEPTH
-            bank = requests[turn, slot, BANK]
+        state[CLOCK] = command_at + 1
         if len(trace) > 0:
-            entry = trace[state[TRACED]]
-            entry[0] = command_at
-            entry[1] = turn if kind == COLUMN else kind + 1
-            entry[2] = bank // rules[BANKS_IN_GROUP] if bank >= 0 else -1
-            entry[3] = bank
-            entry[4] = requests[turn, slot, OPEN_ROW] if kind < PRE else -1
+            _write_down(command_at, kind, turn, requests[turn, slot], trace[state[TRACED]])
             state[TRACED] += 1
         if kind == COLUMN:
             end = _column(
-                command_at, position, rules, state, ranks, groups, banks, queues, requests,
+                command_at, slot, rules, state, ranks, groups, banks, queues, chains, requests,
                 streams, finished, counts, bus,
             )  # fmt: skip
             until = min(until, end)
@@ -348,11 +347,11 @@ def advance(
             if requests[turn, slot, STARTED] == 0:
                 requests[turn, slot, STARTED] = 1
                 counts[N_CONFLICTS] += 1
-            _precharge(command_at, banks[bank], rules, state, counts)
+            _precharge(command_at, banks[requests[turn, slot, BANK]], rules, state, counts)
         elif kind == PREA:
-            for bank in range(len(banks)):
-                if banks[bank, ROW] >= 0:
-                    _precharge(command_at, banks[bank], rules, state, counts)
+            for bank in banks:
+                if bank[ROW] >= 0:
+                    _precharge(command_at, bank, rules, state, counts)
         else:
             state[REFRESH_BEGIN] = state[REFRESH_AT]
             state[REFRESH_END] = command_at + rules[nRFC]
@@ -362,66 +361,81 @@ def advance(
 
 
 @njit(cache=True)
-def _take_turn(state, queues, requests):
+def _write_down(at, kind, turn, request, line):
+    """Write a command into a line of the trace."""
+    line[0] = at
+    line[1] = turn if kind == COLUMN else kind + 1
+    line[2] = request[GROUP] if kind < PREA else -1
+    line[3] = request[BANK] if kind < PREA else -1
+    line[4] = request[WANTED_ROW] if kind < PRE else -1
+
+
+@njit(cache=True)
+def _take_turn(state, queues):
     """Give the turn to the other queue if this one is empty or has had its share."""
     reads = queues[READ, QUEUED] - queues[READ, BLOCKED]
     writes = queues[WRITE, QUEUED] - queues[WRITE, BLOCKED]
     if state[TURN] == READ:
         if writes == 0:
             return
-        oldest = requests[WRITE, queues[WRITE, HEAD], ACCEPTED_AT]
-        pressing = writes >= WRITE_HIGH or state[CLOCK] - oldest > WRITE_PATIENCE_CYCLES
-        if reads == 0 or (state[OWED] <= 0 and pressing):
+        many = writes >= WRITE_HIGH
+        late = state[CLOCK] - state[WRITES_WAIT_FROM] > WRITE_PATIENCE_CYCLES
+        if reads == 0 or (state[OWED] <= 0 and (many or late)):
             state[TURN] = WRITE
-            state[OWED] = max(1, writes - WRITE_LOW) if reads > 0 else writes
+            state[OWED] = writes - WRITE_LOW if many and reads > 0 else writes
     elif reads > 0 and (writes == 0 or state[OWED] <= 0):
         state[TURN] = READ
         state[OWED] = reads
+        state[WRITES_WAIT_FROM] = state[CLOCK]
 
 
 @njit(cache=True)
-def _choose(rules, state, ranks, groups, banks, queues, requests):
-    """(earliest cycle, kind, position in its queue) of the turn's next command.
+def _choose(state, ranks, groups, banks, chains, requests):
+    """(earliest cycle, kind, slot) of the next command of the turn's queue; cycle NEVER if none.
 
-    Keys order by cycle, then kind, then age. Requests that wait for an older one of their
-    address in the other queue do not count.
+    Each bank proposes one command: for the oldest request of its open row, else for its oldest
+    request. Of the proposals the earliest wins, then the preferred kind, then the oldest. Requests
+    that wait for an older one of their address in the other queue do not count.
     """
     turn = state[TURN]
-    clock = state[CLOCK]
-    head = queues[turn, HEAD]
-    banks_in_group = rules[BANKS_IN_GROUP]
-    column_at = max(clock, ranks[0, COLUMN_AT + turn])
-    act_at = max(clock, ranks[0, ACT_AT])
-    best = NEVER << 8
-    hits = 0  # banks (bits) whose open row is wanted
-    conflicts = 0  # banks whose open row is in the way
-    for position in range(queues[turn, QUEUED]):
-        slot = (head + position) & (QUEUE_DEPTH - 1)
-        if requests[turn, slot, BLOCKERS] > 0:
+    column_at = max(state[CLOCK], ranks[0, COLUMN_AT + turn])
+    act_at = max(state[CLOCK], ranks[0, ACT_AT])
+    best = NEVER << 2
+    best_age = 0
+    best_slot = 0
+    for bank in range(len(banks)):
+        slot = chains[turn, bank, FIRST]
+        while slot >= 0 and requests[turn, slot, BLOCKERS] > 0:
+            slot = requests[turn, slot, NEXT]
+        if slot < 0:
             continue
-        bank = requests[turn, slot, BANK]
         row = banks[bank, ROW]
-        bit = 1 << bank
-        if row == requests[turn, slot, OPEN_ROW]:
-            if conflicts & bit and banks[bank, HITS] >= ROW_HITS_CAP:
-                continue
-            hits |= bit
-            at = max(
-                column_at, banks[bank, COLUMN_AT], groups[bank // banks_in_group, COLUMN_AT + turn]
-            )
-            best = min(best, at << 8 | COLUMN << 6 | position)
-        elif row < 0:
-            at = max(act_at, banks[bank, ACT_AT], groups[bank // banks_in_group, ACT_AT])
-            best = min(best, at << 8 | ACT << 6 | position)
-        elif not conflicts & bit:
-            conflicts |= bit
-            banks[bank, CONFLICT] = position
-    closing = conflicts & ~hits
-    for index in range(len(banks)):
-        if closing >> index & 1:
-            at = max(clock, banks[index, PRE_AT])
-            best = min(best, at << 8 | PRE << 6 | banks[index, CONFLICT])
-    return best >> 8, best >> 6 & 3, best & 63
+        if row < 0:
+            at = max(act_at, banks[bank, ACT_AT], groups[requests[turn, slot, GROUP], ACT_AT])
+            key = at << 2 | ACT
+        else:
+            hit = slot
+            if row != requests[turn, slot, WANTED_ROW]:
+                hit = -1
+                if banks[bank, HITS] < ROW_HITS_CAP:
+                    hit = requests[turn, slot, NEXT]
+                    while hit >= 0 and (
+                        requests[turn, hit, WANTED_ROW] != row or requests[turn, hit, BLOCKERS] > 0
+                    ):
+                        hit = requests[turn, hit, NEXT]
+            if hit >= 0:
+                slot = hit
+                at = max(column_at, banks[bank, COLUMN_AT],
+                         groups[requests[turn, slot, GROUP], COLUMN_AT + turn])  # fmt: skip
+                key = at << 2 | COLUMN
+            else:
+                key = max(state[CLOCK], banks[bank, PRE_AT]) << 2 | PRE
+        age = requests[turn, slot, AGE]
+        if key < best or (key == best and age < best_age):
+            best = key
+            best_age = age
+            best_slot = slot
+    return best >> 2, best & 3, best_slot
 
 
 @njit(cache=True)
@@ -447,10 +461,10 @@ def _next_offer(state, queues, streams, offering):
     for _ in range(state[OFFERING]):
         if place >= state[OFFERING]:
             place = 0
-        stream = streams[offering[place]]
-        queue = queues[stream[KIND]]
-        if queue[QUEUED] < QUEUE_DEPTH:
-            at = max(stream[OFFER_AT], state[ACCEPT_AT], queue[ROOM_AT])
+        stream = offering[place]
+        kind = streams[stream, KIND]
+        if queues[kind, QUEUED] < QUEUE_DEPTH:
+            at = max(streams[stream, OFFER_AT], state[ACCEPT_AT], queues[kind, ROOM_AT])
             if at < best:
                 best = at
                 best_place = place
@@ -459,39 +473,50 @@ def _next_offer(state, queues, streams, offering):
 
 
 @njit(cache=True)
-def _accept(at, place, rules, state, queues, requests, streams, offering, bus):
+def _accept(at, place, rules, state, queues, chains, requests, streams, offering, bus):
     """Move the next request of a stream to the end of its queue."""
     if queues[READ, QUEUED] + queues[WRITE, QUEUED] == 0 and at > state[ACCOUNTED_TO]:
         bus[WAIT] += at - state[ACCOUNTED_TO]
         state[ACCOUNTED_TO] = at
-    stream = streams[offering[place]]
-    kind = stream[KIND]
-    burst = stream[NEXT_BURST]
+    stream = offering[place]
+    kind = streams[stream, KIND]
+    burst = streams[stream, NEXT_BURST]
     group = (burst >> rules[GROUP_SHIFT]) & (rules[GROUPS] - 1)
     bank = (burst >> rules[BANK_SHIFT]) & (rules[BANKS_IN_GROUP] - 1)
-    other = 1 - kind
+    bank += group * rules[BANKS_IN_GROUP]
     blockers = 0
-    for position in range(queues[other, QUEUED]):
-        if requests[other, (queues[other, HEAD] + position) % QUEUE_DEPTH, BURST] == burst:
-            blockers += 1
-    queue = queues[kind]
-    request = requests[kind, (queue[HEAD] + queue[QUEUED]) % QUEUE_DEPTH]
-    request[BURST] = burst
-    request[BANK] = group * rules[BANKS_IN_GROUP] + bank
-    request[OPEN_ROW] = (burst >> rules[ROW_SHIFT]) & (rules[ROWS] - 1)
-    request[STREAM] = offering[place]
-    request[BLOCKERS] = blockers
-    request[ACCEPTED_AT] = at
-    request[STARTED] = 0
-    queue[QUEUED] += 1
-    queue[BLOCKED] += blockers > 0
+    older = chains[1 - kind, bank, FIRST]
+    while older >= 0:
+        blockers += requests[1 - kind, older, BURST] == burst
+        older = requests[1 - kind, older, NEXT]
+    slot = queues[kind, FREE]
+    queues[kind, FREE] = requests[kind, slot, NEXT]
+    requests[kind, slot, BURST] = burst
+    requests[kind, slot, GROUP] = group
+    requests[kind, slot, BANK] = bank
+    requests[kind, slot, WANTED_ROW] = (burst >> rules[ROW_SHIFT]) & (rules[ROWS] - 1)
+    requests[kind, slot, STREAM] = stream
+    requests[kind, slot, BLOCKERS] = blockers
+    requests[kind, slot, AGE] = state[ACCEPTED]
+    requests[kind, slot, STARTED] = 0
+    requests[kind, slot, NEXT] = -1
+    if chains[kind, bank, FIRST] < 0:
+        chains[kind, bank, FIRST] = slot
+    else:
+        requests[kind, chains[kind, bank, LAST], NEXT] = slot
+    chains[kind, bank, LAST] = slot
+    if kind == WRITE and queues[kind, QUEUED] == 0:
+        state[WRITES_WAIT_FROM] = at
+    queues[kind, QUEUED] += 1
+    queues[kind, BLOCKED] += blockers > 0
+    state[ACCEPTED] += 1
     state[ACCEPT_AT] = at + 1
     state[CLOCK] = max(state[CLOCK], at + 1)  # nothing could go before it came
-    stream[NEXT_BURST] += 1
-    stream[TO_OFFER] -= 1
-    stream[OFFER_PS] += stream[INTERVAL_PS]
-    stream[OFFER_AT] = (stream[OFFER_PS] + rules[tCK] - 1) // rules[tCK]
-    if stream[TO_OFFER] > 0:
+    streams[stream, NEXT_BURST] += 1
+    streams[stream, TO_OFFER] -= 1
+    streams[stream, OFFER_PS] += streams[stream, INTERVAL_PS]
+    streams[stream, OFFER_AT] = (streams[stream, OFFER_PS] + rules[tCK] - 1) // rules[tCK]
+    if streams[stream, TO_OFFER] > 0:
         state[POINTER] = place + 1
         return
     state[OFFERING] -= 1
@@ -507,12 +532,12 @@ def _activate(at, request, rules, state, ranks, groups, banks, window, counts):
         request[STARTED] = 1
         counts[N_MISSES] += 1
     bank = banks[request[BANK]]
-    bank[ROW] = request[OPEN_ROW]
+    bank[ROW] = request[WANTED_ROW]
     bank[HITS] = 0
     bank[COLUMN_AT] = at + rules[nRCD]
     bank[PRE_AT] = at + rules[nRAS]
     bank[ACT_AT] = at + rules[nRC]
-    groups[request[BANK] // rules[BANKS_IN_GROUP], ACT_AT] = at + rules[nRRD_L]
+    groups[request[GROUP], ACT_AT] = at + rules[nRRD_L]
     place = counts[N_ACTIVATES] % 4
     window[place] = at
     ranks[0, ACT_AT] = max(at + rules[nRRD_S], window[(place + 1) % 4] + rules[nFAW])
@@ -535,22 +560,18 @@ def _precharge(at, bank, rules, state, counts):
 
 @njit(cache=True)
 def _column(
-    at, position, rules, state, ranks, groups, banks, queues, requests, streams, finished,
+    at, slot, rules, state, ranks, groups, banks, queues, chains, requests, streams, finished,
     counts, bus,
 ):  # fmt: skip
-    """RD or WR of the request at `position`; return its data's end if a transfer ends, or NEVER."""
+    """RD or WR of the request in `slot`; return its data's end if a transfer ends, or NEVER."""
     kind = state[TURN]
-    head = queues[kind, HEAD]
-    request = requests[kind, (head + position) % QUEUE_DEPTH]
-    burst = request[BURST]
-    stream_index = request[STREAM]
-    group_index = request[BANK] // rules[BANKS_IN_GROUP]
-    bank = banks[request[BANK]]
-    group = groups[group_index]
-    rank = ranks[0]
-    if request[STARTED] == 0:
+    burst = requests[kind, slot, BURST]
+    stream = requests[kind, slot, STREAM]
+    group = requests[kind, slot, GROUP]
+    bank = requests[kind, slot, BANK]
+    if requests[kind, slot, STARTED] == 0:
         counts[N_HITS] += 1
-    bank[HITS] += 1
+    banks[bank, HITS] += 1
     counts[N_READS + kind] += 1
 
     # The bus: what kept this burst from following the one before.
@@ -563,7 +584,7 @@ def _column(
         if kind != state[DATA_KIND] and state[DATA_KIND] >= 0:
             if kind == WRITE:
                 least = rules[nRTW] + rules[CWL] - rules[CL] - rules[nBL]
-            elif group_index == state[DATA_GROUP]:
+            elif group == state[DATA_GROUP]:
                 least = rules[nWTR_L] + rules[CL]
             else:
                 least = rules[nWTR_S] + rules[CL]
@@ -577,42 +598,46 @@ def _column(
     state[ACCOUNTED_TO] = end
     state[DATA_END] = end
     state[DATA_KIND] = kind
-    state[DATA_GROUP] = group_index
+    state[DATA_GROUP] = group
 
-    group[COLUMN_AT + kind] = at + rules[nCCD_L]
-    rank[COLUMN_AT + kind] = at + rules[nCCD_S]
+    groups[group, COLUMN_AT + kind] = at + rules[nCCD_L]
+    ranks[0, COLUMN_AT + kind] = at + rules[nCCD_S]
     if kind == READ:
-        rank[COLUMN_AT + WRITE] = max(rank[COLUMN_AT + WRITE], at + rules[nRTW])
-        bank[PRE_AT] = max(bank[PRE_AT], at + rules[nRTP])
+        ranks[0, COLUMN_AT + WRITE] = max(ranks[0, COLUMN_AT + WRITE], at + rules[nRTW])
+        banks[bank, PRE_AT] = max(banks[bank, PRE_AT], at + rules[nRTP])
     else:
-        group[COLUMN_AT + READ] = max(group[COLUMN_AT + READ], end + rules[nWTR_L])
-        rank[COLUMN_AT + READ] = max(rank[COLUMN_AT + READ], end + rules[nWTR_S])
-        bank[PRE_AT] = max(bank[PRE_AT], end + rules[nWR])
+        groups[group, COLUMN_AT + READ] = max(groups[group, COLUMN_AT + READ], end + rules[nWTR_L])
+        ranks[0, COLUMN_AT + READ] = max(ranks[0, COLUMN_AT + READ], end + rules[nWTR_S])
+        banks[bank, PRE_AT] = max(banks[bank, PRE_AT], end + rules[nWR])
 
-    # The queue: older requests move up, younger ones of this address in the other are freed.
-    for place in range(position, 0, -1):
-        requests[kind, (head + place) % QUEUE_DEPTH] = requests[
-            kind, (head + place - 1) % QUEUE_DEPTH
-        ]
-    queue = queues[kind]
-    if queue[QUEUED] == QUEUE_DEPTH:
-        queue[ROOM_AT] = at + 1
-    queue[HEAD] = (head + 1) % QUEUE_DEPTH
-    queue[QUEUED] -= 1
+    # The queues: take it out of its chain, free younger ones of its address in the other queue.
+    if chains[kind, bank, FIRST] == slot:
+        chains[kind, bank, FIRST] = requests[kind, slot, NEXT]
+    else:
+        before = chains[kind, bank, FIRST]
+        while requests[kind, before, NEXT] != slot:
+            before = requests[kind, before, NEXT]
+        requests[kind, before, NEXT] = requests[kind, slot, NEXT]
+        if chains[kind, bank, LAST] == slot:
+            chains[kind, bank, LAST] = before
+    requests[kind, slot, NEXT] = queues[kind, FREE]
+    queues[kind, FREE] = slot
+    if queues[kind, QUEUED] == QUEUE_DEPTH:
+        queues[kind, ROOM_AT] = at + 1
+    queues[kind, QUEUED] -= 1
     state[OWED] -= 1
-    other = 1 - kind
-    if queues[other, BLOCKED] > 0:
-        for place in range(queues[other, QUEUED]):
-            waiting = requests[other, (queues[other, HEAD] + place) % QUEUE_DEPTH]
-            if waiting[BURST] == burst:
-                waiting[BLOCKERS] -= 1
-                queues[other, BLOCKED] -= waiting[BLOCKERS] == 0
+    if queues[1 - kind, BLOCKED] > 0:
+        younger = chains[1 - kind, bank, FIRST]
+        while younger >= 0:
+            if requests[1 - kind, younger, BURST] == burst:
+                requests[1 - kind, younger, BLOCKERS] -= 1
+                queues[1 - kind, BLOCKED] -= requests[1 - kind, younger, BLOCKERS] == 0
+            younger = requests[1 - kind, younger, NEXT]
 
-    stream = streams[stream_index]
-    stream[TO_MOVE] -= 1
-    if stream[TO_MOVE] > 0:
+    streams[stream, TO_MOVE] -= 1
+    if streams[stream, TO_MOVE] > 0:
         return NEVER
-    finished[state[FINISHED], 0] = stream_index
+    finished[state[FINISHED], 0] = stream
     finished[state[FINISHED], 1] = end
     state[FINISHED] += 1
     state[ACTIVE] -= 1
