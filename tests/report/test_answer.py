@@ -25,7 +25,8 @@ def test_answer_is_worked_by_hand(run):
         "the PE array did 50.0% of the MACs it could have done"
     )
     assert lines["Frames"] == (
-        "9,600.0 frames a second sustained of 10,000.0 that the camera sent; 16 of 400 dropped (4.0%)"
+        "9,600.0 frames a second sustained of 10,000.0 that the camera sent; "
+        "16 of 400 dropped (4.0%)"
     )
     assert lines["Energy"] == "500.00 mJ a step, 2.00 J in all, 50.00 W on average"
     assert lines["DDR"] == "150.00 B read and 46.00 B written, 4.90 kB/s"
