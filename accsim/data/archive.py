@@ -1,4 +1,4 @@
-"""Files by name out of a folder or of a tar archive, read alike."""
+"""Files by name out of a folder or of a .tar.gz archive, read alike."""
 
 import gzip
 import tarfile
@@ -10,7 +10,7 @@ from accsim.data.base import DataError
 
 
 def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Relative posix name and bytes of every wanted file in `path`, a folder or a tar archive.
+    """Relative posix name and bytes of every wanted file in `path`, a folder or a .tar.gz archive.
 
     A folder is read in the order of its names, an archive in its own order. DataError if a file
     cannot be read or if the archive is not a whole one.
@@ -22,16 +22,18 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
                 yield name, contents(file)
         return
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
             for member in archive:
                 if member.isfile() and wanted(member.name):
-                    file = archive.extractfile(member)
-                    assert file is not None  # it is a regular file
-                    yield member.name, file.read()
+                    packed = archive.extractfile(member)
+                    assert packed is not None  # it is a regular file
+                    yield member.name, packed.read()
+            while unpacked.read(1 << 20):  # to the end, where gzip checks its sum
+                pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(
-            f"{path} must be a whole tar archive of {path.stat().st_size} bytes or more, "
-            f"but reading it fails ({error}); get the file again"
+            f"{path} must be a whole .tar.gz archive, but reading its {path.stat().st_size} bytes "
+            f"fails ({error}); get the file again"
         ) from error
 
 

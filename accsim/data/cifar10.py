@@ -5,7 +5,7 @@ formats are described on the page of the set, "The CIFAR-10 dataset".
 """
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 from PIL import Image
 
-from accsim.data.archive import members
+from accsim.data.archive import contents, members
 from accsim.data.base import (
     Arrays,
     DataError,
@@ -24,7 +24,7 @@ from accsim.data.base import (
     OfficialFile,
     Progress,
 )
-from accsim.data.image_folder import SPLITS, decode, is_picture
+from accsim.data.image_folder import decode, find_pictures, is_picture
 from accsim.network import Shape
 
 SIDE = 32  # pixels
@@ -175,8 +175,8 @@ class BinaryBatches(Layout):
 class Pictures(Layout):
     """``train/<class>/*.jpg`` and ``test/<class>/*.jpg``, unpacked or in an archive.
 
-    Files sort by name within a class. JPEG is lossy: accuracies stay a few points below those of
-    the official batches.
+    Classes come in turn, each in the order of its file names. JPEG is lossy: accuracies stay a few
+    points below those of the official batches.
     """
 
     train_per_class: int = 5_000
@@ -190,15 +190,20 @@ class Pictures(Layout):
             return Found("image archive", archive, (archive,))
         if not any((folder / "train" / name).is_dir() for name in CLASSES):
             return None
-        files = tuple(path for split in SPLITS for path in sorted(folder.glob(f"{split}/*/*")))
-        return Found("image folder", folder, files)
+        return Found("image folder", folder, find_pictures(folder))
 
     def images(self, found):
         return len(CLASSES) * (self.train_per_class + self.test_per_class)
 
     def read(self, found, on_progress):
+        pictures: Iterator[tuple[str, bytes]]
+        if found.path.is_dir():  # which may hold much more than this set
+            pictures = (("/".join(path.parts[-3:]), contents(path)) for path in found.files)
+        else:
+            pictures = members(found.path, is_picture)
         arrays = decode(
-            members(found.path, is_picture),
+            found.path,
+            pictures,
             CLASSES,
             self._check_size,
             lambda done: (

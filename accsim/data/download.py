@@ -66,22 +66,22 @@ def _receive(response, file: OfficialFile, url: str, path: Path, on_progress: Pr
     total = int(response.headers.get("Content-Length") or 0)
     digest = hashlib.md5(usedforsecurity=False)
     done = 0
+    failure: Exception | None = None
     with path.open("wb") as out:
-        while True:
-            try:
-                block = response.read(BLOCK_BYTES)
-            except (OSError, HTTPException) as error:
-                raise DataError(
-                    f"download of {url} must not break off, but it did after {done} of {total} "
-                    f"bytes ({error}); try again"
-                ) from error
-            if not block:
-                break
-            out.write(block)
-            digest.update(block)
-            done += len(block)
-            if on_progress:
-                on_progress(f"download {file.name}", done, total)
+        try:
+            while block := response.read(BLOCK_BYTES):
+                out.write(block)
+                digest.update(block)
+                done += len(block)
+                if on_progress:
+                    on_progress(f"download {file.name}", done, total)
+        except (OSError, HTTPException) as error:
+            failure = error
+    if failure or done < total:
+        raise DataError(
+            f"download of {url} must not break off, but it did after {done} of {total} bytes "
+            f"({failure or 'the connection was closed'}); try again"
+        ) from failure
     if digest.hexdigest() != file.md5:
         raise DataError(
             f"download of {url} must have MD5 {file.md5}, but its {done} bytes have "

@@ -1,6 +1,7 @@
 """A user's own pictures: one folder per class, cropped to squares of one size."""
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +29,28 @@ def is_picture(name: str) -> bool:
     )
 
 
+def find_pictures(folder: Path) -> tuple[Path, ...]:
+    """``train/<class>/*`` and ``test/<class>/*`` in `folder`, in the order of their names."""
+    return tuple(
+        path
+        for split in SPLITS
+        for path in sorted(folder.glob(f"{split}/*/*"))
+        if is_picture(path.relative_to(folder).as_posix()) and path.is_file()
+    )
+
+
 def decode(
+    origin: Path,
     pictures: Iterable[tuple[str, bytes]],
     classes: tuple[str, ...],
     fit: Callable[[Image.Image, str], Image.Image],
     progress: Callable[[int], None],
 ) -> Arrays:
-    """Arrays of named pictures, in the order of split, class and file name.
+    """Arrays of named pictures, classes in turn: the first file of each, then the second.
 
     Parameters
     ----------
+    origin : archive or folder that holds them, for errors
     pictures : ``<split>/<class>/<file>`` and bytes of each, in any order
     classes : folder names; their order gives the labels
     fit : makes an RGB picture the wanted size, given its name for errors
@@ -48,30 +61,37 @@ def decode(
     """
     labels = {name: label for label, name in enumerate(classes)}
     decoded: dict[str, list[tuple[int, str, np.ndarray]]] = {split: [] for split in SPLITS}
+    count = 0
     for count, (name, data) in enumerate(pictures, 1):
         split, folder, file = name.split("/")[-3:]
         if folder not in labels:
             raise DataError(
-                f"class folder of {name} must be one of {', '.join(classes)}, not {folder!r}"
+                f"class folders of {origin} must be {', '.join(classes)}, not {folder!r}"
             )
         try:
             with Image.open(io.BytesIO(data)) as image:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(
-                f"{name} must be a whole picture, but reading it fails ({error}); "
+                f"{name} in {origin} must be a whole picture, but reading it fails ({error}); "
                 "replace it or take it out"
             ) from error
         decoded[split].append((labels[folder], file, np.asarray(fit(upright, name))))
         if count % 1000 == 0:
             progress(count)
-    arrays = []
-    for split in SPLITS:
-        rows = sorted(decoded[split], key=lambda row: row[:2])
-        images = [pixels for _, _, pixels in rows]
-        arrays.append(np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8))
-        arrays.append(np.array([label for label, _, _ in rows], np.int64))
-    return Arrays(*arrays)
+    progress(count)
+    return Arrays(*_in_turn(decoded["train"]), *_in_turn(decoded["test"]))
+
+
+def _in_turn(rows: list[tuple[int, str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of (label, file, pixels): the first of each class, then the second."""
+    if not rows:
+        return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.int64)
+    rows = sorted(rows, key=lambda row: row[:2])
+    labels = np.array([label for label, _, _ in rows], np.int64)
+    rank = np.arange(len(rows)) - np.searchsorted(labels, labels)  # within its class
+    order = np.lexsort((labels, rank))
+    return np.stack([rows[place][2] for place in order]), labels[order]
 
 
 @final
@@ -93,12 +113,7 @@ class ImageFolder(Layout):
             raise DataError(f"size of the images must be 1 to 4096 pixels, not {self.size}")
 
     def find(self, folder):
-        files = tuple(
-            path
-            for split in SPLITS
-            for path in sorted(folder.glob(f"{split}/*/*"))
-            if is_picture(path.relative_to(folder).as_posix()) and path.is_file()
-        )
+        files = find_pictures(folder)
         return Found("image folder", folder, files) if files else None
 
     def classes(self, found: Found) -> tuple[str, ...]:
@@ -123,27 +138,34 @@ class ImageFolder(Layout):
         return len(found.files)
 
     def read(self, found, on_progress):
-        arrays = decode(
-            ((path.relative_to(found.path).as_posix(), contents(path)) for path in found.files),
+        return decode(
+            found.path,
+            ((name, contents(path)) for name, path in self._named(found)),
             self.classes(found),
-            lambda image, name: ImageOps.fit(
-                image, (self.size, self.size), Image.Resampling.LANCZOS
-            ),
+            self._fit,
             lambda done: (
                 on_progress("decode images", done, len(found.files)) if on_progress else None
             ),
         )
-        return arrays if len(arrays.test_labels) else self._split(arrays, found.path)
 
-    def _split(self, arrays: Arrays, path: Path) -> Arrays:
-        """Every fifth picture of each class out of train, into test."""
-        labels = arrays.train_labels
-        first = np.searchsorted(labels, labels)  # labels are sorted: where the class begins
-        test = (np.arange(len(labels)) - first) % TEST_EVERY == TEST_EVERY - 1
-        if not test.any():
+    def _named(self, found: Found) -> list[tuple[str, Path]]:
+        """``<split>/<class>/<file>`` and path of each picture; some become test if none is."""
+        named = [("/".join(path.parts[-3:]), path) for path in found.files]
+        if any(name.startswith("test/") for name, _ in named):
+            return named
+        seen: Counter[str] = Counter()
+        split = []
+        for name, path in named:  # in the order of class and file name
+            _, folder, file = name.split("/")
+            seen[folder] += 1
+            part = "test" if seen[folder] % TEST_EVERY == 0 else "train"
+            split.append((f"{part}/{folder}/{file}", path))
+        if max(seen.values()) < TEST_EVERY:
             raise DataError(
-                f"{path} must have a test folder or at least {TEST_EVERY} pictures in one class "
-                f"to take test pictures from, not {np.bincount(labels).max()}"
+                f"{found.path} must have a test folder or at least {TEST_EVERY} pictures in one "
+                f"class to take test pictures from, not {max(seen.values())}"
             )
-        images = arrays.train_images
-        return Arrays(images[~test], labels[~test], images[test], labels[test])
+        return split
+
+    def _fit(self, image: Image.Image, name: str) -> Image.Image:
+        return ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)

@@ -74,19 +74,21 @@ class IdxFiles(Layout):
     wanted = tuple(f"{name}[.gz]" for name in FILES)
 
     def find(self, folder):
-        present = [
-            next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+        present = {
+            name: path
             for name in FILES
-        ]
-        if not any(present):
+            for path in (folder / f"{name}.gz", folder / name)  # the plain file wins
+            if path.is_file()
+        }
+        if not present:
             return None
-        missing = [name for name, path in zip(FILES, present, strict=True) if path is None]
+        missing = [name for name in FILES if name not in present]
         if missing:
             raise DataError(
                 f"{folder} must hold all four MNIST files, but {', '.join(missing)}[.gz] "
                 "is missing; get the rest"
             )
-        return Found("IDX files", folder, tuple(present))
+        return Found("IDX files", folder, tuple(present[name] for name in FILES))
 
     def images(self, found):
         return sum(self._count(path) for path in found.files[::2])

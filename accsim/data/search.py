@@ -13,6 +13,7 @@ from accsim.data.image_folder import ImageFolder
 from accsim.data.mnist import MNIST
 from accsim.data.svhn import SVHN
 from accsim.data.usps import USPS
+from accsim.network import Shape
 
 SETS = {spec.name: spec for spec in (CIFAR10, MNIST, USPS, SVHN)}
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -68,12 +69,13 @@ def load(
             stacklevel=2,
         )
         return standin.dataset(name, spec.image)
-    dataset = _read(spec.name, spec.classes, *found, on_progress)
-    height, width, channels = dataset.train_images.shape[1:]
-    if (height, width, channels) != (spec.image.height, spec.image.width, spec.image.channels):
+    layout, files = found
+    dataset = _read(spec.name, spec.classes, layout, files, on_progress)
+    shape = Shape(*dataset.train_images.shape[1:])
+    if shape != spec.image:
         raise DataError(
-            f"images of {name} in {found[1].path} must be {spec.image}, "
-            f"not {height}x{width}x{channels}; get the files again"
+            f"images of {name} in {files.path} must be {spec.image}, not {shape}; "
+            "get the files again"
         )
     return dataset
 

@@ -1,8 +1,9 @@
 """Generated images that take the place of a data set that cannot be had.
 
-Ten shapes of random place, size, angle and colours lie on a cluttered ground: what tells classes
+Ten shapes of random place, size, lean and colour lie on a cluttered ground: what tells classes
 apart is local shape, at no fixed pixel and of no fixed sign, so a linear classifier on raw pixels
-stays near chance while a small convolutional network learns it. Everything is integer arithmetic
+stays near chance while a small convolutional network learns it, the better the more images it
+sees. Everything is integer arithmetic
 on the raw output of PCG64, which numpy keeps unchanged (NEP 19), and on exactly rounded square
 roots: the same bits everywhere.
 """
@@ -28,7 +29,8 @@ TURN = np.array(  # cosine and sine of each, in 1/1024
     ],
     np.int32,
 )
-CLUTTER = 3  # small shapes of any class under the one that counts
+TILT = ANGLES // 10  # a shape leans this far either way
+CLUTTER = 2  # small shapes of any class under the one that counts
 NOISE = 16  # grey levels either way
 SUBPIXELS = 16  # to a pixel, for places and sizes
 UNIT = 256  # a shape's coordinates run from -UNIT to UNIT
@@ -147,10 +149,10 @@ def _draw_chunk(draws: _Draws, labels: np.ndarray, image: Shape) -> np.ndarray:
 def _contrast(draws: _Draws, picture: np.ndarray, base: np.ndarray) -> np.ndarray:
     """What to add to the picture, (N, H, W, C), to get one colour that stands out from `base`.
 
-    Each channel is brighter or darker by chance: the sign of the contrast says nothing.
+    All channels are brighter, or all darker, by chance: the sign says nothing of the class.
     """
-    step = draws.integers(40, 112, *base.shape) * (2 * draws.integers(0, 2, *base.shape) - 1)
-    return base + step - picture
+    sign = 2 * draws.integers(0, 2, len(base), 1, 1, 1) - 1
+    return base + sign * draws.integers(40, 128, *base.shape) - picture
 
 
 def _alpha(
@@ -162,7 +164,7 @@ def _alpha(
     """
     count = len(kinds)
     radius = draws.integers(smallest, largest + 1, count, 1, 1)
-    turn = TURN[draws.integers(0, ANGLES, count)][..., None, None]  # (N, 2, 1, 1)
+    turn = TURN[draws.integers(-TILT, TILT + 1, count) % ANGLES][..., None, None]  # (N, 2, 1, 1)
     inset = radius * 3 // 4  # corners may be cut by the border, middles may not
     spots = draws.integers(0, 1 << 12, count, 2, 1, 1)
     x = _pixels(image.width) - _spread(spots[:, 0], inset, image.width)  # (N, 1, W)

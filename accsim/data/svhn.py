@@ -26,7 +26,7 @@ from accsim.network import Shape
 
 SIDE = 32  # pixels
 FILES = ("train_32x32.mat", "test_32x32.mat")
-DAMAGES = (MatReadError, OSError, EOFError, ValueError, TypeError, zlib.error)
+DAMAGES = (MatReadError, OSError, EOFError, ValueError, TypeError, IndexError, zlib.error)
 
 
 @final
