@@ -3,9 +3,8 @@
 Ten shapes of random place, size, lean and colour lie on a cluttered ground: what tells classes
 apart is local shape, at no fixed pixel and of no fixed sign, so a linear classifier on raw pixels
 stays near chance while a small convolutional network learns it, the better the more images it
-sees. Everything is integer arithmetic
-on the raw output of PCG64, which numpy keeps unchanged (NEP 19), and on exactly rounded square
-roots: the same bits everywhere.
+sees. Everything is integer arithmetic on the raw output of PCG64, which numpy keeps unchanged
+(NEP 19), and on exactly rounded square roots: the same bits everywhere.
 """
 
 import math
