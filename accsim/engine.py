@@ -64,6 +64,8 @@ class Timeline:
     dma_bytes: dict[str, int]  # read, write: payload
     dma_bursts: dict[str, int]
     array_macs: int
+    vector_operations: int  # of the vector unit, and blends in the weights' path
+    buffer_bytes: dict[str, int]  # read, write: by the units and by the DMA
 
     @property
     def period_ps(self) -> int:
@@ -311,6 +313,11 @@ class _Machine:
             dma_bytes={"read": self.reader.size_bytes, "write": self.writer.size_bytes},
             dma_bursts={"read": self.reader.bursts, "write": self.writer.bursts},
             array_macs=self.units["pe_array"].macs,
+            vector_operations=self.units["vector_unit"].operations + self.units["pe_array"].blends,
+            buffer_bytes={
+                "read": sum(tile.buffer_read_bytes for _, tile, _ in self.tiles),
+                "write": sum(tile.buffer_write_bytes for _, tile, _ in self.tiles),
+            },
         )
 
     def _retire(self, makespan_ps: int) -> None:

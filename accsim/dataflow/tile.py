@@ -363,19 +363,14 @@ class GradientProduct:
     m: int  # kernel * kernel * input channels
     gradient: Operand
 
-    @staticmethod
-    def fits(machine: AcceleratorSpec, m: int, n: int) -> bool:
-        """Whether an m x n gradient stays on chip until its update has read it."""
-        return m * n * machine.pe_array.accumulator_bytes <= machine.buffers.gradient.tile_bytes
-
     def plan(self, machine: AcceleratorSpec, dataflow: Dataflow) -> Plan:
         """Tiles over samples for one block of output channels after the other.
 
         Raises ValueError naming the buffer that cannot hold one row, or one fold of the gradient.
         """
         array, buffers = machine.pe_array, machine.buffers
-        word = array.accumulator_bytes
         channels = self.error_shape.channels
+        word = self.gradient.tensor.size_bytes // (self.m * channels)
         fold = min(channels, array.columns)
         rows = self.error_shape.height
         error_row = self.error.tensor.sample_bytes // rows

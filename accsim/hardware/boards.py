@@ -52,7 +52,7 @@ ZCU102 = AcceleratorSpec(
         resident_bytes=1024 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=64, write_bytes_per_cycle=64),
-    dram=DDR4_2400_8GBIT_X16,  # UG1182: 4 GB module, 64 bits, 8 Gb x16 chips at the processor system
+    dram=DDR4_2400_8GBIT_X16,  # UG1182: 4 GB module, 64 bits, 8 Gb x16 chips
     board=BoardSpec(
         name="ZCU102 (XCZU9EG)",
         source="AMD DS891, Zynq UltraScale+ EG devices: 2,520 DSP, 32.1 Mb BRAM",

@@ -53,7 +53,9 @@ class PEArray:
         self.spec = spec
         self.occupancy = Occupancy(env)
         self.macs = 0
+        self.blends = 0  # words averaged on their way into the weight buffer
 
     def work(self, tile) -> None:
         """Count the work of `tile`."""
         self.macs += tile.macs
+        self.blends += tile.vector_operations

@@ -1,4 +1,4 @@
-"""What a schedule decides: the order of a step's passes, and how the teacher follows the student."""
+"""What a schedule decides: the order of a step's passes, how the teacher follows the student."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ from accsim.schedule.base import Blend, Schedule, count_from_one
 
 @dataclass(frozen=True)
 class LayerwiseEma(Schedule):
-    """Update (2 words a weight), then 2 beside the forward pass's own read: student in, teacher out.
+    """Update (2 words a weight), then 2 beside the forward's own read: student in, teacher out.
 
     The blend works at the rate of the stream and the write goes out under the layer's products. A
     step without a teacher forward pass has nothing to hide it under and runs a pass of its own.

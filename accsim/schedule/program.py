@@ -540,8 +540,7 @@ class Program:
             for tensor in draft.writes:
                 size = tensor.size_bytes
                 if tensor.kind == "gradient":
-                    shape = draft.gemm
-                    if GradientProduct.fits(self.accelerator, shape[0], shape[1]):
+                    if size <= self.accelerator.buffers.gradient.tile_bytes:
                         resident.add(tensor)
                 elif tensor.kind not in _STORES and tensor in last_use and size <= room:
                     resident.add(tensor)

@@ -1,4 +1,4 @@
-"""The teacher's average in a pass of its own, after the update: the plain way, and the yardstick."""
+"""The teacher's average in a pass of its own, after the update: plain, and the yardstick."""
 
 from dataclasses import dataclass
 
