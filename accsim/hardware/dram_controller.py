@@ -218,8 +218,8 @@ class DramController:
         """Time of the data bus by cause, from 0 to the last burst or `finish`.
 
         busy: data; refresh, turnaround (read to write and back): requests wait for it; row: they
-        wait for ACT, PRE, bank-group gaps and the latency of a first access; wait: transfers are
-        active, but their ports have offered nothing; idle: no transfer is active.
+        wait for ACT, PRE and bank-group gaps; wait: transfers are active, but none had a request
+        in time, command latency included; idle: no transfer is active.
         """
         causes = dict(zip(CAUSES, (self._bus * self.spec.tCK_ps).tolist(), strict=True))
         causes["idle"] = self._until_ps - sum(causes.values())
@@ -475,11 +475,12 @@ def _next_offer(state, queues, streams, offering):
 @njit(cache=True)
 def _accept(at, place, rules, state, queues, chains, requests, streams, offering, bus):
     """Move the next request of a stream to the end of its queue."""
-    if queues[READ, QUEUED] + queues[WRITE, QUEUED] == 0 and at > state[ACCOUNTED_TO]:
-        bus[WAIT] += at - state[ACCOUNTED_TO]
-        state[ACCOUNTED_TO] = at
     stream = offering[place]
     kind = streams[stream, KIND]
+    if queues[READ, QUEUED] + queues[WRITE, QUEUED] == 0:
+        soonest = at + 1 + (rules[CL] if kind == READ else rules[CWL])  # its data in an open row
+        bus[WAIT] += max(0, soonest - state[ACCOUNTED_TO])
+        state[ACCOUNTED_TO] = max(state[ACCOUNTED_TO], soonest)
     burst = streams[stream, NEXT_BURST]
     group = (burst >> rules[GROUP_SHIFT]) & (rules[GROUPS] - 1)
     bank = (burst >> rules[BANK_SHIFT]) & (rules[BANKS_IN_GROUP] - 1)
