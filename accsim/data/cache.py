@@ -7,13 +7,13 @@ cannot be written only means that nothing is kept.
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import platformdirs
@@ -59,12 +59,12 @@ def _load(entry: Path, stamp: str) -> Arrays | None:
             return None
         arrays = []
         for name in Arrays._fields:
-            data = (entry / f"{name}.npy").read_bytes()
-            if zlib.crc32(data) != index["crc32"][name]:
+            array = np.load(entry / f"{name}.npy", allow_pickle=False)
+            if _checksum(array) != index["crc32"][name]:
                 return None
-            arrays.append(np.load(io.BytesIO(data), allow_pickle=False))
+            arrays.append(array)
         return Arrays(*arrays)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, MemoryError):
         return None
 
 
@@ -73,20 +73,26 @@ def _store(entry: Path, stamp: str, arrays: Arrays) -> None:
     entry.mkdir(parents=True, exist_ok=True)
     checksums = {}
     for name, array in arrays._asdict().items():
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        checksums[name] = zlib.crc32(buffer.getbuffer())
-        _write(entry / f"{name}.npy", buffer.getbuffer())
-    index = {"stamp": stamp, "crc32": checksums}
-    _write(entry / "index.json", json.dumps(index, indent=1).encode())
+        array = np.ascontiguousarray(array)
+        checksums[name] = _checksum(array)
+        with _whole(entry / f"{name}.npy") as file:
+            np.save(file, array, allow_pickle=False)
+    with _whole(entry / "index.json") as file:
+        file.write(json.dumps({"stamp": stamp, "crc32": checksums}, indent=1).encode())
 
 
-def _write(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that it appears whole or not at all."""
+def _checksum(array: np.ndarray) -> int:
+    """CRC-32 of type, shape and words; ValueError if the array is not C contiguous."""
+    return zlib.crc32(array.data, zlib.crc32(f"{array.dtype} {array.shape}".encode()))
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """An open file that appears as `path` when it is closed, whole, or not at all."""
     handle, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
