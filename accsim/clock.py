@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 
@@ -44,26 +45,44 @@ class Kind:
     ledgers: dict[str, Ledger] = field(repr=False)
 
     def pass_table(self) -> pd.DataFrame:
-        """The timeline's passes with the joules of each."""
+        """One row an operation: what it did and cost; waits for operands of either cause."""
         table = self.timeline.passes()
+        table["cycles_wait_operand"] += table.pop("cycles_wait_dependency")
         table["joules"] = [joules(sum(part.values())) for part in self.account.by_operation]
-        return table
+        return table.drop(columns=["vector_operations", "on_chip_bytes"])
+
+    def energy_table(self) -> pd.DataFrame:
+        """Joules by component and pass."""
+        rows: Counter[tuple[str, str]] = Counter()
+        for record, parts in zip(self.timeline.records, self.account.by_operation, strict=True):
+            for component, amount in parts.items():
+                rows[component, record.operation.pass_name] += amount
+        return pd.DataFrame(
+            [(*key, joules(amount)) for key, amount in rows.items()],
+            columns=["component", "pass", "joules"],
+        )
 
 
 @dataclass(frozen=True)
 class Totals:
-    """A run's tables, summed over all charged steps and the idle time between them."""
+    """A run's counts and tables, summed over all charged steps and the idle time between them."""
 
     steps: int
-    ps: int
+    cycles: int  # of the accelerator's clock, idle ones too
     idle_ps: int
     joules: float
-    passes: pd.DataFrame = field(repr=False)
-    tensors: pd.DataFrame = field(repr=False)
-    units: pd.DataFrame = field(repr=False)
-    energy: pd.DataFrame = field(repr=False)  # by action, with component, count unit and source
-    kinds: pd.DataFrame = field(repr=False)  # one row a kind of step: how often, what each cost
+    ddr_read_bytes: int
+    ddr_write_bytes: int
+    padding_bytes: int  # of whole bursts beyond those
+    on_chip_bytes: int  # that did not travel, because they stayed on chip
+    macs: int
     dram_counts: dict[str, int] = field(repr=False)
+    passes: pd.DataFrame = field(repr=False)  # a row a layer and pass
+    tensors: pd.DataFrame = field(repr=False)  # a row a tensor and pass
+    units: pd.DataFrame = field(repr=False)  # a row a unit and cause
+    energy: pd.DataFrame = field(repr=False)  # a row a component and pass; idle is one
+    kinds: pd.DataFrame = field(repr=False)  # a row a kind of step: how often, what each cost
+    energy_table: list[dict[str, Any]] = field(repr=False)  # joules an action, with their sources
     ledgers: dict[str, Ledger] = field(repr=False)
 
 
@@ -114,6 +133,19 @@ class StepClock:
     def now_ps(self) -> int:
         """Simulated time since the start of the run."""
         return self._now_ps
+
+    @property
+    def seconds(self) -> float:
+        """Simulated time since the start of the run."""
+        return seconds(self._now_ps)
+
+    @property
+    def joules(self) -> float:
+        """Energy since the start of the run, that of idle time included."""
+        busy = sum(
+            self._kinds[key].account.total_aj * count for key, count in self._charged.items()
+        )
+        return joules(busy + sum(self._idle_energy().values()))
 
     def charge(self, passes: Passes, step: int) -> StepCost:
         """Advance time by one training step and return its cost.
@@ -168,58 +200,87 @@ class StepClock:
     def totals(self) -> Totals:
         """Tables and ledgers of everything charged so far; raises LedgerError if one is open."""
         charged = [(self._kinds[key], count) for key, count in self._charged.items()]
-        idle_energy = energy.idle_account(self._idle_ps, self.accelerator, self.table)
-        by_action = Counter(idle_energy)
-        dram_counts: Counter[str] = Counter()
-        for kind, count in charged:
-            for name, amount in kind.account.by_action.items():
-                by_action[name] += amount * count
-            for name, amount in kind.timeline.dram_counts.items():
-                dram_counts[name] += amount * count
         ledgers = self._ledgers(charged)
         ledger.check(ledgers)
+        dram_counts: Counter[str] = Counter()
+        for kind, count in charged:
+            for name, amount in kind.timeline.dram_counts.items():
+                dram_counts[name] += amount * count
+
+        def total(of) -> int:
+            return sum(of(kind.timeline) * count for kind, count in charged)
+
         return Totals(
             steps=sum(self._charged.values()),
-            ps=self._now_ps,
+            cycles=self._now_ps // self.accelerator.period_ps,
             idle_ps=self._idle_ps,
-            joules=joules(sum(by_action.values())),
+            joules=self.joules,
+            ddr_read_bytes=total(lambda timeline: timeline.ddr_read_bytes),
+            ddr_write_bytes=total(lambda timeline: timeline.ddr_write_bytes),
+            padding_bytes=total(lambda timeline: timeline.padding_bytes),
+            on_chip_bytes=total(lambda timeline: timeline.on_chip_bytes),
+            macs=total(lambda timeline: timeline.array_macs),
+            dram_counts=dict(dram_counts),
             passes=_sum(
                 [(kind.pass_table(), count) for kind, count in charged],
                 ["network", "layer", "pass", "unit"],
             ),
             tensors=_sum(
-                [(kind.timeline.tensors(), count) for kind, count in charged],
+                [
+                    (kind.timeline.tensors().drop(columns="on_chip_bytes"), count)
+                    for kind, count in charged
+                ],
                 ["tensor", "class", "pass"],
             ),
             units=self._units(charged),
-            energy=pd.DataFrame(
-                [
-                    (action.component, action.name, joules(by_action[action.name]),
-                     joules(idle_energy.get(action.name, 0)), action.source)
-                    for action in self.table.actions
-                ],
-                columns=["component", "action", "joules", "idle_joules", "source"],
-            ),
-            kinds=pd.DataFrame(
-                [
-                    {
-                        "steps": count,
-                        "teacher_forward": kind.passes.teacher_forward,
-                        "student_forward": kind.passes.student_forward,
-                        "backward": kind.passes.backward,
-                        "ema": kind.passes.ema,
-                        "store": kind.store,
-                        "cycles": kind.timeline.makespan_cycles,
-                        "joules": kind.account.joules,
-                        "ddr_read_bytes": kind.timeline.ddr_read_bytes,
-                        "ddr_write_bytes": kind.timeline.ddr_write_bytes,
-                    }
-                    for kind, count in charged
-                ]
-            ),
-            dram_counts=dict(dram_counts),
+            energy=self._energy(charged),
+            kinds=self._table_of_kinds(charged),
+            energy_table=[
+                {
+                    "action": action.name,
+                    "component": action.component,
+                    "joules": action.joules,
+                    "unit": action.unit,
+                    "source": action.source,
+                    "low": action.low,
+                    "high": action.high,
+                }
+                for action in self.table.actions
+            ],
             ledgers=ledgers,
-        )  # fmt: skip
+        )
+
+    def _idle_energy(self) -> dict[str, int]:
+        return energy.idle_account(self._idle_ps, self.accelerator, self.table)
+
+    def _energy(self, charged) -> pd.DataFrame:
+        frames = [(kind.energy_table(), count) for kind, count in charged]
+        if self._idle_ps:
+            idle = [
+                (self.table[action].component, "idle", joules(amount))
+                for action, amount in self._idle_energy().items()
+            ]
+            frames.append((pd.DataFrame(idle, columns=["component", "pass", "joules"]), 1))
+        return _sum(frames, ["component", "pass"])
+
+    def _table_of_kinds(self, charged) -> pd.DataFrame:
+        return pd.DataFrame(
+            [
+                {
+                    "steps": count,
+                    "teacher_forward": kind.passes.teacher_forward,
+                    "student_forward": kind.passes.student_forward,
+                    "backward": kind.passes.backward,
+                    "ema": kind.passes.ema,
+                    "store": kind.store,
+                    "cycles": kind.timeline.makespan_cycles,
+                    "joules": kind.account.joules,
+                    "ddr_read_bytes": kind.timeline.ddr_read_bytes,
+                    "ddr_write_bytes": kind.timeline.ddr_write_bytes,
+                }
+                for kind, count in charged
+            ]
+        )
 
     def _operations(self, passes: Passes, store: bool):
         return self.schedule.operations(
@@ -227,14 +288,14 @@ class StepClock:
         )
 
     def _units(self, charged) -> pd.DataFrame:
-        frames = [(kind.timeline.units(), count) for kind, count in charged]
+        frames = [(kind.timeline.units().drop(columns="ps"), count) for kind, count in charged]
         table = _sum(frames, ["unit", "cause"])
-        if self._idle_ps and not table.empty:
-            cycles = self._idle_ps / self.accelerator.period_ps
-            idle = [(unit, "idle", self._idle_ps, cycles) for unit in table["unit"].unique()]
-            table = _sum([(table, 1), (pd.DataFrame(idle, columns=table.columns), 1)],
-                         ["unit", "cause"])  # fmt: skip
-        return table
+        if not self._idle_ps or table.empty:
+            return table
+        cycles = self._idle_ps / self.accelerator.period_ps
+        idle = [(unit, "idle", cycles) for unit in table["unit"].unique()]
+        idle_table = pd.DataFrame(idle, columns=["unit", "cause", "cycles"])
+        return _sum([(table, 1), (idle_table, 1)], ["unit", "cause"])
 
     def _ledgers(self, charged) -> dict[str, Ledger]:
         """The kinds' ledgers, each counted as often as it was charged; time against this clock."""
@@ -242,20 +303,20 @@ class StepClock:
         for kind, count in charged:
             for name, book in kind.ledgers.items():
                 before = merged.get(name)
-                left = Counter(before.left_rows if before else {})
-                right = Counter(before.right_rows if before else {})
+                left: Counter[str] = Counter(before.left_rows if before else {})
+                right: Counter[str] = Counter(before.right_rows if before else {})
                 for row, amount in book.left_rows.items():
                     left[row] += amount * count
                 for row, amount in book.right_rows.items():
                     right[row] += amount * count
                 merged[name] = replace(book, left_rows=left, right_rows=right)
         if "time" in merged:
-            left = {row: ps + self._idle_ps for row, ps in merged["time"].left_rows.items()}
+            spent = {row: ps + self._idle_ps for row, ps in merged["time"].left_rows.items()}
             merged["time"] = replace(
                 merged["time"],
                 right_name="clock",
-                left_rows=left,
-                right_rows=dict.fromkeys(left, self._now_ps),
+                left_rows=spent,
+                right_rows=dict.fromkeys(spent, self._now_ps),
             )
         return merged
 

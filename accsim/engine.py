@@ -8,6 +8,7 @@ write engine empties what they leave. All of them meet in one DDR channel.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 import simpy
@@ -202,7 +203,8 @@ class Timeline:
         peak_bytes = self.accelerator.dram.peak_bytes_per_second
         moved = sum(self.dma_bursts.values()) * self.accelerator.dram.burst_bytes
         least = {
-            "MACs": ceil_div(self.array_macs, self.accelerator.pe_array.units) * self.period_ps,
+            "MACs": ceil_div(self.array_macs, self.accelerator.pe_array.macs_per_cycle)
+            * self.period_ps,
             "bytes": int(moved * PS_PER_SECOND / peak_bytes),
         }
         return least, dict.fromkeys(least, self.makespan_ps)
@@ -259,7 +261,7 @@ class _Machine:
 
     def __init__(self, operations: Sequence[Operation], accelerator: AcceleratorSpec):
         spec = accelerator
-        self.env = simpy.Environment()
+        self.env: Any = simpy.Environment()  # its time is whole picoseconds
         self.spec = spec
         self.period_ps = spec.period_ps
         self.records = [OperationRecord(operation) for operation in operations]
@@ -267,7 +269,7 @@ class _Machine:
         burst_bytes = spec.dram.burst_bytes
         self.reader = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, False)
         self.writer = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, True)
-        self.units = {
+        self.units: dict[str, Any] = {
             "pe_array": PEArray(self.env, spec.pe_array),
             "vector_unit": VectorUnit(self.env, spec.vector_unit),
         }
@@ -277,7 +279,7 @@ class _Machine:
         }
         self.progress: dict[Tensor, _Progress] = {}
         self.to_write: deque = deque()
-        self.writer_wake = None
+        self.writer_wake: simpy.Event | None = None
         self.computing = len(self.units)
         self.tiles = [
             (record, tile, _Load(self.env))
@@ -296,7 +298,7 @@ class _Machine:
         if edge_ps > env.now:
             env.run(until=edge_ps)
         self.dram.finish()
-        names = {"dma_read": self.reader, "dma_write": self.writer, **self.units}
+        names: dict[str, Any] = {"dma_read": self.reader, "dma_write": self.writer, **self.units}
         for unit in names.values():
             unit.occupancy.enter("idle")
         self._retire(edge_ps)

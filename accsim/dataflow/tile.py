@@ -183,9 +183,11 @@ class Weights:
     blended_words: int = 0  # words of a blend as they arrive: one vector operation each
     blended_again_words: int = 0
 
-    def slice(self, load: int, first: int, end: int, channels: int):
-        """Transfers, early stores, bytes and blended words of channels `first` to `end`."""
-        parts, stores, words = self.first, (), self.blended_words
+    def slice(self, load: int, block: tuple[int, int], channels: int):
+        """Transfers, early stores and blended words of the channels of `block`, on load `load`."""
+        first, end = block
+        parts, words = self.first, self.blended_words
+        stores: tuple[Transfer, ...] = ()
         if load:
             parts, words = self.again, self.blended_again_words
         loads = tuple(
@@ -298,7 +300,7 @@ class Product:
             if block != before[1]:
                 count = loads_of_block.get(block, 0)
                 loads_of_block[block] = count + 1
-                weight_loads, early, blended = self.weights.slice(count, *block, channels)
+                weight_loads, early, blended = self.weights.slice(count, block, channels)
                 loads += weight_loads
                 fills.append("weight")
             if block != after[1]:
@@ -499,7 +501,7 @@ class Sweep:
 
         tally = _Tally()
         tiles: list[Tile] = []
-        parameters, early, blended = self.parameters.slice(0, 0, 1, 1)
+        parameters, early, blended = self.parameters.slice(0, (0, 1), 1)
         for piece in cut(self.samples, self.rows, fits):
             loads = [] if tiles else list(parameters)
             needs: list[tuple[Tensor, int]] = []

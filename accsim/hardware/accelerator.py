@@ -80,7 +80,7 @@ class AcceleratorSpec:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value}")
-        needed = self.pe_array.units + self.vector_unit.lanes
+        needed = self.pe_array.macs_per_cycle + self.vector_unit.lanes
         if needed > self.board.dsp_slices:
             raise ValueError(
                 f"units of the PE array and lanes of the vector unit must be at most the "

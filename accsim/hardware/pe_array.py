@@ -31,7 +31,7 @@ class PEArraySpec:
             )
 
     @property
-    def units(self) -> int:
+    def macs_per_cycle(self) -> int:
         """Multiply-accumulates of one cycle."""
         return self.rows * self.columns
 

@@ -277,6 +277,8 @@ class Program:
         if not samples:
             return
         nodes = self.network.nodes
+        if self._logit_error is None:
+            raise ValueError("loss of the same samples must come before backward, not after it")
         errors: dict[int, list[Tensor]] = {node.index: [] for node in nodes}
         errors[nodes[-1].index].append(self._logit_error)
         for node in reversed(nodes):
