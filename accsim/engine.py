@@ -109,26 +109,34 @@ class Timeline:
 
     def passes(self) -> pd.DataFrame:
         """One row an operation, in program order."""
-        rows = [
-            {
-                "network": record.operation.network,
-                "layer": record.operation.layer,
-                "pass": record.operation.pass_name,
-                "unit": record.operation.unit,
-                "samples": record.operation.samples,
-                "cycles_busy": record.busy_ps // self.period_ps,
-                "cycles_wait_operand": record.wait_operand_ps // self.period_ps,
-                "cycles_wait_dependency": record.wait_dependency_ps // self.period_ps,
-                "cycles_wait_output": record.wait_output_ps // self.period_ps,
-                "macs": record.macs,
-                "vector_operations": record.vector_operations,
-                "ddr_read_bytes": record.ddr_read_bytes,
-                "ddr_write_bytes": record.ddr_write_bytes,
-                "on_chip_bytes": sum(size for _, size in record.operation.on_chip),
-            }
-            for record in self.records
-        ]
-        return pd.DataFrame(rows)
+        period_ps = self.period_ps
+        return pd.DataFrame(
+            [
+                (
+                    record.operation.network,
+                    record.operation.layer,
+                    record.operation.pass_name,
+                    record.operation.unit,
+                    record.operation.samples,
+                    record.busy_ps // period_ps,
+                    record.wait_operand_ps // period_ps,
+                    record.wait_dependency_ps // period_ps,
+                    record.wait_output_ps // period_ps,
+                    record.macs,
+                    record.vector_operations,
+                    record.ddr_read_bytes,
+                    record.ddr_write_bytes,
+                    sum(size for _, size in record.operation.on_chip),
+                )
+                for record in self.records
+            ],
+            columns=[
+                *("network", "layer", "pass", "unit", "samples"),
+                *("cycles_busy", "cycles_wait_operand", "cycles_wait_dependency"),
+                *("cycles_wait_output", "macs", "vector_operations"),
+                *("ddr_read_bytes", "ddr_write_bytes", "on_chip_bytes"),
+            ],
+        )
 
     def tensors(self) -> pd.DataFrame:
         """Bytes of every tensor by the pass that moved them; `on_chip_bytes` did not travel."""
