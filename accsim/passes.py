@@ -1,4 +1,4 @@
-"""The seam between values and cost: which passes of one training step ran, on how many samples."""
+"""The seam between values and cost: what one training step did, and which teacher it saw."""
 
 from dataclasses import dataclass
 
@@ -25,3 +25,14 @@ class Passes:
                 f"backward must be at most student_forward ({self.student_forward} samples), "
                 f"not {self.backward}"
             )
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The teacher that a step's forward pass sees, from the stored one and the student.
+
+    ``stored + ((student - stored) * numerator >> teacher_shift)``; `store`: it is written back.
+    """
+
+    numerator: int
+    store: bool

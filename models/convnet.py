@@ -17,9 +17,7 @@ from accsim.network import (
 )
 
 
-def network(
-    width: int = 128, classes: int = 10, image: Shape | None = None
-) -> Network:
+def network(width: int = 128, classes: int = 10, image: Shape | None = None) -> Network:
     """ConvNet-13 with `width`, 2 `width` and 4 `width` channels."""
     plan = [  # name, channels, kernel, padding, max_pool
         ("conv1a", width, 3, 1, 1),

@@ -11,8 +11,8 @@ import numpy as np
 from accsim.data.base import DataError, Dataset
 from accsim.kernels.augment import IMAGE_BITS, PixelScale, augment
 from accsim.kernels.fixed_point import random_key, random_words
+from accsim.units import PS_PER_SECOND, ceil_div
 
-PS_PER_SECOND = 10**12
 LABEL_DRAW, REPLAY, FRAMES, LABELLED_VIEW, STUDENT_VIEW, TEACHER_VIEW = range(10, 16)  # key labels
 
 
@@ -44,9 +44,7 @@ class Stream(ABC):
     dataset: str | Path
 
     @abstractmethod
-    def batches(
-        self, dataset: Dataset, clock: Clock, steps: int, seed: int
-    ) -> Iterator[Batch]:
+    def batches(self, dataset: Dataset, clock: Clock, steps: int, seed: int) -> Iterator[Batch]:
         """One batch a step; waits on `clock` for frames that have not arrived."""
 
 
@@ -150,7 +148,7 @@ class Camera:
         self.dropped = max(self.dropped, arrived - self.buffer_frames - self.seen)
         first = self.seen + self.dropped
         last = first + count
-        self.clock.wait_until(-(-last * PS_PER_SECOND // self.frames_per_second))
+        self.clock.wait_until(ceil_div(last * PS_PER_SECOND, self.frames_per_second))
         self.seen += count
         return range(first, last)
 

@@ -274,9 +274,7 @@ def forward(x, weights, stride, padding, shift, key, limit):
     x : int8[N, H, W, C]
     weights : int8[R, R, C, K]
     """
-    rows, columns = (
-        (size + 2 * padding - weights.shape[0]) // stride + 1 for size in x.shape[1:3]
-    )
+    rows, columns = ((size + 2 * padding - weights.shape[0]) // stride + 1 for size in x.shape[1:3])
     channels = round_up(x.shape[3], GROUP)
     padded = pad_map(x, padding, padding, padding, padding, 1, channels)
     packed, sums = pack_weights(weights, channels)

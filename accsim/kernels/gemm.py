@@ -136,7 +136,9 @@ def multiply_tile(
         outer_index = builder.phi(_I64)
         outer_right = builder.phi(_I64)
         outer_totals = [builder.phi(_LANES_I32) for _ in range(ROWS)]
-        shift = load(builder.add(outer_offsets, builder.mul(outer_index, ir.Constant(_I64, 8))), _I64, 8)
+        shift = load(
+            builder.add(outer_offsets, builder.mul(outer_index, ir.Constant(_I64, 8))), _I64, 8
+        )
         builder.branch(inner)
 
         builder.position_at_end(inner)

@@ -4,7 +4,6 @@ import numpy as np
 from numba import njit
 
 from accsim.kernels.fixed_point import noise32, saturate
-from accsim.kernels.norm import EIGHTHS
 
 LARGEST_ALIGNMENT = 16  # a map more than 16 bits coarser than the other one swallows it
 
@@ -61,5 +60,3 @@ def alignment(exponent_a: int, exponent_b: int) -> tuple[int, int, int]:
     common = min(exponent_a, exponent_b)
     common = max(common, exponent_a - LARGEST_ALIGNMENT, exponent_b - LARGEST_ALIGNMENT)
     return max(exponent_a - common, 0), max(exponent_b - common, 0), common
-
-

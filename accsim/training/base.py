@@ -1,6 +1,7 @@
 """What every learning rule is: a start, a step, an evaluation; and the optimiser's settings."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,8 +11,7 @@ from accsim.kernels import update
 from accsim.kernels.fixed_point import limit, random_key
 from accsim.network import Network
 from accsim.numerics import Numerics
-from accsim.passes import Passes
-from accsim.schedule.base import Schedule
+from accsim.passes import Blend, Passes
 from accsim.training.fixed_network import FixedNetwork
 from accsim.training.parameters import Map, Stored
 
@@ -123,9 +123,14 @@ class Algorithm(ABC):
 
     @abstractmethod
     def start(
-        self, network: Network, numerics: Numerics, schedule: Schedule, steps: int, seed: int
+        self,
+        network: Network,
+        numerics: Numerics,
+        blend: Callable[[int], Blend],
+        steps: int,
+        seed: int,
     ) -> Learner:
-        """A learner at its random start."""
+        """A learner at its random start; `blend` is the schedule's teacher after every step."""
 
 
 def count_correct(
@@ -143,4 +148,3 @@ def count_correct(
 def top_class(logits: np.ndarray) -> np.ndarray:
     """Class of the largest logit of every row; the lower class wins a tie."""
     return logits.argmax(axis=1)
-

@@ -186,9 +186,7 @@ class FixedNetwork:
         stride, padding = _window(node)
 
         def kernel(shift, key, largest_code):
-            return conv2d.forward(
-                values, weights.values, stride, padding, shift, key, largest_code
-            )
+            return conv2d.forward(values, weights.values, stride, padding, shift, key, largest_code)
 
         bits = self.numerics.activation_bits
         return self._rounded(node.name, unit, bits, kernel, adapt=training)
@@ -207,9 +205,7 @@ class FixedNetwork:
         weights = record.operands[name]
         stride, padding = _window(node)
         values = _flat(node, x.values)
-        gradient = conv2d.backward_weight(
-            values, dy.values, node.weight_shape[0], stride, padding
-        )
+        gradient = conv2d.backward_weight(values, dy.values, node.weight_shape[0], stride, padding)
         gradients[name] = (gradient, x.exponent + dy.exponent)
         if node is self.network.nodes[-1]:
             sums = conv2d.output_sums(dy.values)
@@ -289,9 +285,7 @@ class FixedNetwork:
         reciprocal = pooling.reciprocal(height * width)
 
         def kernel(shift, key, largest_code):
-            return pooling.spread(
-                dy.values, height, width, reciprocal, shift, key, largest_code
-            )
+            return pooling.spread(dy.values, height, width, reciprocal, shift, key, largest_code)
 
         return self._round_error(node, dy.exponent - pooling.RECIPROCAL_BITS, kernel)
 

@@ -52,30 +52,24 @@ class MeanTeacher(Algorithm):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be 0 to 1, not {getattr(self, name)}")
         if not 0 <= self.consistency_weight <= 1000:
-            raise ValueError(
-                f"consistency_weight must be 0 to 1000, not {self.consistency_weight}"
-            )
+            raise ValueError(f"consistency_weight must be 0 to 1000, not {self.consistency_weight}")
 
-    def start(self, network, numerics, schedule, steps, seed):
-        return MeanTeacherLearner(
-            self, new_student(network, numerics, seed), schedule, steps, seed
-        )
+    def start(self, network, numerics, blend, steps, seed):
+        return MeanTeacherLearner(self, new_student(network, numerics, seed), blend, steps, seed)
 
 
 class MeanTeacherLearner(Learner):
     """Student, stored teacher, and the teacher as the schedule lets the next step see it."""
 
-    def __init__(self, rule: MeanTeacher, student: Student, schedule, steps: int, seed: int):
-        self.rule, self.student, self.schedule = rule, student, schedule
+    def __init__(self, rule: MeanTeacher, student: Student, blend, steps: int, seed: int):
+        self.rule, self.student, self.blend = rule, student, blend
         self.steps, self.seed, self.done = steps, seed, 0
         self.stored = {name: tensor.copy() for name, tensor in student.parameters.items()}
         coarse_bits = student.numerics.master_bits - student.numerics.teacher_bits
         for tensor in self.stored.values():
             tensor.values = tensor.values >> coarse_bits << coarse_bits
         self.seen = {name: tensor.copy() for name, tensor in self.stored.items()}
-        self.executor = FixedNetwork(
-            student.network, student.numerics, random_key(seed, TEACHER)
-        )
+        self.executor = FixedNetwork(student.network, student.numerics, random_key(seed, TEACHER))
 
     def step(self, batch):
         self.done += 1
@@ -142,7 +136,7 @@ class MeanTeacherLearner(Learner):
         teacher forgets its random start.
         """
         rule, numerics = self.rule, self.student.numerics
-        how = self.schedule.blend(self.done)
+        how = self.blend(self.done)
         shift = min(rule.teacher_shift, self.done.bit_length())
         coarse_bits = numerics.master_bits - numerics.teacher_bits
         moved = words = 0

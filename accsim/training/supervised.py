@@ -31,7 +31,7 @@ class Supervised(Algorithm):
 
     optimizer: Sgd = Sgd()
 
-    def start(self, network, numerics, schedule, steps, seed):
+    def start(self, network, numerics, blend, steps, seed):
         return SupervisedLearner(self, new_student(network, numerics, seed), steps, seed)
 
 

@@ -1,0 +1,109 @@
+"""The same network in torch floating point: reference for values and gradients.
+
+Needs the package's extra ``float`` (torch). Maps are NCHW inside, as torch wants them; images and
+logits are as in the fixed-point network.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from accsim.network import (
+    INPUT,
+    Activation,
+    Add,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Linear,
+    Network,
+)
+from accsim.training.parameters import Stored
+
+
+class FloatTwin(nn.Module):
+    """Torch module with the layers and the parameter names of a `Network`.
+
+    Weights keep accsim's HWIO layout: gradients compare without a transposition.
+    """
+
+    def __init__(self, network: Network, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.network = network
+        self.tensors = nn.ParameterDict()
+        for node in network.nodes:
+            if node.weights:
+                fan_in = node.weights // node.weight_shape[-1]
+                weight = torch.randn(node.weight_shape, dtype=dtype) * (2 / fan_in) ** 0.5
+                self._add(f"{node.name}.weight", weight)
+            if isinstance(node.layer, BatchNorm):
+                channels = node.input.channels
+                self._add(f"{node.name}.scale", torch.ones(channels, dtype=dtype))
+                self._add(f"{node.name}.shift", torch.zeros(channels, dtype=dtype))
+                self.register_buffer(f"{node.name}_mean", torch.zeros(channels, dtype=dtype))
+                self.register_buffer(f"{node.name}_variance", torch.ones(channels, dtype=dtype))
+            if isinstance(node.layer, Linear) and node.layer.bias:
+                bias = torch.zeros(node.layer.out_features, dtype=dtype)
+                self._add(f"{node.name}.bias", bias)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self.tensors[_key(name)] = nn.Parameter(value)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Parameter by its accsim name, such as ``conv1a.weight``."""
+        return self.tensors[_key(name)]
+
+    def load(self, parameters: dict[str, Stored]) -> None:
+        """Take the values of a fixed-point network."""
+        with torch.no_grad():
+            for name, stored in parameters.items():
+                real = stored.values.astype(np.float64) * 2.0**-stored.frac_bits
+                self[name].copy_(torch.from_numpy(real))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] of images [N, H, W, C]."""
+        outputs: list[Tensor] = []
+        x = images.permute(0, 3, 1, 2)
+        for node in self.network.nodes:
+            inputs = [x if index == INPUT else outputs[index] for index in node.inputs]
+            outputs.append(self._run(node, inputs))
+        return outputs[-1].flatten(1)
+
+    def _run(self, node, inputs: list[Tensor]) -> Tensor:
+        layer, x = node.layer, inputs[0]
+        match layer:
+            case Conv2d():
+                weight = self[f"{node.name}.weight"].permute(3, 2, 0, 1)
+                return functional.conv2d(x, weight, stride=layer.stride, padding=layer.padding)
+            case Linear():
+                rows = x.permute(0, 2, 3, 1).flatten(1)
+                y = rows @ self[f"{node.name}.weight"].flatten(0, 2)
+                if layer.bias:
+                    y = y + self[f"{node.name}.bias"]
+                return y[:, :, None, None]
+            case BatchNorm():
+                y = functional.batch_norm(
+                    x,
+                    getattr(self, f"{node.name}_mean"),
+                    getattr(self, f"{node.name}_variance"),
+                    self[f"{node.name}.scale"],
+                    self[f"{node.name}.shift"],
+                    self.training,
+                    momentum=1 / 32,
+                )
+                y = _activate(y, layer.activation)
+                return functional.max_pool2d(y, layer.max_pool) if layer.max_pool > 1 else y
+            case GlobalAveragePool():
+                return x.mean((2, 3), keepdim=True)
+            case Add():
+                return _activate(inputs[0] + inputs[1], layer.activation)
+        raise TypeError(f"layer {node.name!r} must be one of accsim.network's, not {layer!r}")
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "_")  # torch reserves the dot
+
+
+def _activate(x: Tensor, activation: Activation) -> Tensor:
+    return functional.leaky_relu(x, activation.negative_eighths / 8)

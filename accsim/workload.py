@@ -1,0 +1,112 @@
+"""Workload: everything that one experiment chooses, read from a Python file of plain objects."""
+
+import runpy
+import traceback
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from accsim.data.stream import Stream
+from accsim.dataflow.base import Dataflow
+from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.network import Network
+from accsim.numerics import Numerics
+from accsim.schedule.base import Schedule
+from accsim.training.base import Algorithm
+
+
+class WorkloadError(Exception):
+    """A workload file cannot be used; the message is one sentence for its author."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One experiment: what learns, by which rule, from what, on which machine, for how long."""
+
+    network: Network
+    accelerator: AcceleratorSpec
+    dataflow: Dataflow
+    schedule: Schedule
+    algorithm: Algorithm
+    data: Stream
+    steps: int
+    numerics: Numerics = Numerics()
+    seed: int = 0
+    evaluate_every: int = 300  # steps between evaluations on the test images; the last step always
+
+    def __post_init__(self):
+        kinds = {
+            "network": Network,
+            "accelerator": AcceleratorSpec,
+            "dataflow": Dataflow,
+            "schedule": Schedule,
+            "algorithm": Algorithm,
+            "data": Stream,
+            "numerics": Numerics,
+        }
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(
+                    f"{name} of a workload must be a {kind.__name__} object, "
+                    f"not {getattr(self, name)!r}"
+                )
+        for name, least in (("steps", 1), ("seed", 0), ("evaluate_every", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {value}")
+
+
+def read_workload(path: Path) -> Workload:
+    """The object named ``workload`` of a Python file.
+
+    Raises WorkloadError for a file that is not there, does not run, or defines no workload.
+    """
+    if not path.is_file():
+        raise WorkloadError(f"workload {path} must be a Python file, but there is no such file")
+    try:
+        names = runpy.run_path(str(path))
+    except SyntaxError as error:
+        raise WorkloadError(
+            f"workload {path} must be valid Python, but line {error.lineno} is not: {error.msg}"
+        ) from error
+    except Exception as error:
+        inside = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path)
+        ]
+        line = f" in line {inside[-1].lineno}" if inside else ""
+        raise WorkloadError(f"workload {path} fails{line}: {error}") from error
+    if not isinstance(names.get("workload"), Workload):
+        found = names.get("workload", "nothing of that name")
+        raise WorkloadError(
+            f"workload {path} must define `workload = Workload(...)`, but defines {found!r}"
+        )
+    return names["workload"]
+
+
+def describe(choice: Any) -> Any:
+    """Every choice of a workload as plain values: objects become dicts with their class's name."""
+    if isinstance(choice, Network):
+        layers = [describe(layer) for layer in choice.layers]
+        return {
+            "class": "Network",
+            "name": choice.name,
+            "image": str(choice.image),
+            "parameters": choice.parameters,
+            "macs": choice.macs,
+            "layers": layers,
+        }
+    if isinstance(choice, Enum):
+        return choice.name
+    if is_dataclass(choice):
+        values = {field.name: describe(getattr(choice, field.name)) for field in fields(choice)}
+        return {"class": type(choice).__name__, **values}
+    if isinstance(choice, dict):
+        return {str(key): describe(value) for key, value in choice.items()}
+    if isinstance(choice, list | tuple):
+        return [describe(value) for value in choice]
+    if isinstance(choice, int | float | str | bool) or choice is None:
+        return choice
+    return str(choice)

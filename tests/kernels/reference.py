@@ -1,0 +1,74 @@
+"""Obvious twins of the kernels: exact Python integers, or float64 where a root is involved."""
+
+import numpy as np
+
+
+def hash32(counter):
+    """lowbias32 in Python integers."""
+    x = counter & 0xFFFFFFFF
+    x ^= x >> 16
+    x = x * 0x7FEB352D & 0xFFFFFFFF
+    x ^= x >> 15
+    x = x * 0x846CA68B & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+def half_up(value, shift):
+    """``value / 2**shift`` rounded half up, by exact division."""
+    return (2 * value + 2**shift) // (2 * 2**shift)
+
+
+def rounded(value, shift, key, index):
+    """A 32-bit value rounded as the kernels do: half up, or up where the noise carries."""
+    if key < 0:
+        return half_up(value, shift)
+    return (value + (hash32(index ^ key) >> (32 - shift) if shift else 0)) >> shift
+
+
+def rounded_map(values, shift, key, limit):
+    """Every element of an integer array rounded with its own index and saturated."""
+    flat = [
+        max(-limit, min(limit, rounded(int(value), shift, key, index)))
+        for index, value in enumerate(values.reshape(-1))
+    ]
+    return np.array(flat, np.int8).reshape(values.shape)
+
+
+def convolution(x, weights, stride, padding):
+    """Exact sums, int64[N, P, Q, K], from loops over taps."""
+    kernel = weights.shape[0]
+    pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    x = np.pad(x.astype(np.int64), pad)
+    rows = (x.shape[1] - kernel) // stride + 1
+    columns = (x.shape[2] - kernel) // stride + 1
+    y = np.zeros((len(x), rows, columns, weights.shape[3]), np.int64)
+    for r in range(kernel):
+        for s in range(kernel):
+            window = x[:, r : r + stride * rows : stride, s : s + stride * columns : stride]
+            y += window[:, :rows, :columns] @ weights[r, s].astype(np.int64)
+    return y
+
+
+def convolution_data(dy, weights, stride, padding, height, width):
+    """Exact error of the input, int64[N, height, width, C]."""
+    kernel = weights.shape[0]
+    dx = np.zeros((len(dy), height + 2 * padding, width + 2 * padding, weights.shape[2]), np.int64)
+    for p in range(dy.shape[1]):
+        for q in range(dy.shape[2]):
+            patch = np.einsum(
+                "nk,rsck->nrsc", dy[:, p, q].astype(np.int64), weights.astype(np.int64)
+            )
+            dx[:, p * stride : p * stride + kernel, q * stride : q * stride + kernel] += patch
+    return dx[:, padding : padding + height, padding : padding + width]
+
+
+def convolution_weight(x, dy, kernel, stride, padding):
+    """Exact gradient of the weights, int64[kernel, kernel, C, K]."""
+    pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    x = np.pad(x.astype(np.int64), pad)
+    gradient = np.zeros((kernel, kernel, x.shape[3], dy.shape[3]), np.int64)
+    for p in range(dy.shape[1]):
+        for q in range(dy.shape[2]):
+            patch = x[:, p * stride : p * stride + kernel, q * stride : q * stride + kernel]
+            gradient += np.einsum("nrsc,nk->rsck", patch, dy[:, p, q].astype(np.int64))
+    return gradient
