@@ -1,10 +1,13 @@
 """Memory controller: open rows, first-ready scheduling, write drain and refresh, to the clock.
 
 Requests (one burst each) of the active transfers enter a read and a write queue, one a clock, round
-robin. Each clock carries at most one command: of the queue whose turn it is, the command that may
-go first; at a tie column commands before ACT before PRE, then the oldest. A row stays open until
-a conflicting request or a refresh needs its bank. No state changes between commands, so simulation
-jumps from one to the next; the cycles are those that ticking every clock would give.
+robin. Reads have the turn until none waits, or until many writes or old ones do; each turn first
+serves what waited when it began, so neither starves. Each clock carries at most one command: of the
+queue whose turn it is, the command that may go first; at a tie column commands before ACT before
+PRE, then the oldest. A row stays open until a conflicting request or a refresh needs its bank. A
+request never overtakes an older one of its address in the other queue; it waits for older requests
+only, so the oldest can always go and nothing locks up. No state changes between commands, so
+simulation jumps from one to the next; the cycles are those that ticking every clock would give.
 
 Sources: Rixner et al., "Memory access scheduling", ISCA 2000 (first-ready, first-come); the
 watermarks are those of Ramulator 2 (0.8 and 0.2 of the write queue); JESD79-4 (timing rules).
@@ -85,6 +88,9 @@ BUSY, REFRESH, TURNAROUND, ROW_GAP, WAIT = range(5)
 
 STUCK = -1  # in place of the next cycle: requests wait and no command can ever serve them
 _TRACE_ROWS = 4096
+
+# For the parts that run at every burst: a call would pass a dozen tables of seven words each.
+_inlined = njit(cache=True, forceinline=True)
 
 
 class Command(NamedTuple):
@@ -181,7 +187,7 @@ class DramController:
             )
         if not self._free:
             self._grow()
-        now = self.env.now
+        now = int(self.env.now)
         arrival_cycle = -(-now // self.spec.tCK_ps)
         first = address // self.spec.burst_bytes
         bursts = (address + size_bytes - 1) // self.spec.burst_bytes - first + 1
@@ -200,13 +206,14 @@ class DramController:
 
     def finish(self) -> None:
         """Bring refresh and accounts up to now; RuntimeError if a transfer is still on its way."""
-        self._advance(-(-self.env.now // self.spec.tCK_ps))
-        if self._state[ACTIVE] or self._state[DATA_END] * self.spec.tCK_ps > self.env.now:
+        now = int(self.env.now)
+        self._advance(-(-now // self.spec.tCK_ps))
+        if self._state[ACTIVE] or self._state[DATA_END] * self.spec.tCK_ps > now:
             raise RuntimeError(
-                f"the memory must be idle to finish, not moving data at {self.env.now} ps; "
+                f"the memory must be idle to finish, not moving data at {now} ps; "
                 f"wait for the events of all transfers"
             )
-        self._finished_ps = self.env.now
+        self._finished_ps = now
 
     @property
     def counts(self) -> dict[str, int]:
@@ -257,9 +264,9 @@ class DramController:
         """Simulate up to the next event of anyone, and return then if there is more to do."""
         if wake is not self._wake:
             return  # a newer wake replaced it
-        now, tck = self.env.now, self.spec.tCK_ps
+        now, tck = int(self.env.now), self.spec.tCK_ps
         peek = self.env.peek()
-        until = NEVER if peek == float("inf") else max(-(-peek // tck), now // tck + 1)
+        until = NEVER if peek == float("inf") else max(-(-int(peek) // tck), now // tck + 1)
         following = self._advance(until)
         if self._state[ACTIVE]:
             self._wake_in(following * tck - now)
@@ -276,7 +283,7 @@ class DramController:
             for stream, end in self._finished[: state[FINISHED]].tolist():
                 done, self._done[stream] = self._done[stream], None
                 done._ok, done._value = True, None  # as simpy.Timeout does
-                self.env.schedule(done, delay=end * tck - self.env.now)
+                self.env.schedule(done, delay=end * tck - int(self.env.now))
                 self._free.append(stream)
             state[FINISHED] = 0
             if state[TRACED]:
@@ -314,21 +321,27 @@ def advance(
     first transfer that completed). Chopping time into several calls never changes a cycle: what
     happens depends on the tables alone. It stops short of `until` only when `trace` is full.
     """
+    command_at, kind, slot = NEVER, REF, 0
+    stale = True  # the choice of the next command
     while True:
-        _take_turn(state, queues)
-        command_at, kind, slot = _choose(state, ranks, groups, banks, chains, requests)
-        if command_at == NEVER and queues[READ, QUEUED] + queues[WRITE, QUEUED] > 0:
-            return STUCK, until
-        if command_at >= state[REFRESH_AT]:
-            command_at, kind = _refresh(state, banks)
+        stale |= _take_turn(state, queues)
+        if stale:
+            command_at, kind, slot = _choose(state, ranks, groups, banks, chains, requests)
+            if command_at == NEVER and queues[READ, QUEUED] + queues[WRITE, QUEUED] > 0:
+                return STUCK, until
+            if command_at >= state[REFRESH_AT]:
+                command_at, kind = _refresh(state, banks)
         accept_at, place = _next_offer(state, queues, streams, offering)
         following = min(command_at, accept_at)
         if following >= until or (len(trace) > 0 and state[TRACED] == len(trace)):
             return following, until
         if accept_at < command_at:
-            _accept(accept_at, place, rules, state, queues, chains, requests, streams, offering,
-                    bus)  # fmt: skip
+            stale = _accept(
+                accept_at, place, rules, state, banks, queues, chains, requests, streams, offering,
+                bus,
+            )  # fmt: skip
             continue
+        stale = True
         turn = state[TURN]
         state[CLOCK] = command_at + 1
         if len(trace) > 0:
@@ -370,26 +383,29 @@ def _write_down(at, kind, turn, request, line):
     line[4] = request[WANTED_ROW] if kind < PRE else -1
 
 
-@njit(cache=True)
+@_inlined
 def _take_turn(state, queues):
-    """Give the turn to the other queue if this one is empty or has had its share."""
+    """Give the turn to the other queue if this one is empty or has had its share; True if so."""
     reads = queues[READ, QUEUED] - queues[READ, BLOCKED]
     writes = queues[WRITE, QUEUED] - queues[WRITE, BLOCKED]
     if state[TURN] == READ:
         if writes == 0:
-            return
+            return False
         many = writes >= WRITE_HIGH
         late = state[CLOCK] - state[WRITES_WAIT_FROM] > WRITE_PATIENCE_CYCLES
         if reads == 0 or (state[OWED] <= 0 and (many or late)):
             state[TURN] = WRITE
             state[OWED] = writes - WRITE_LOW if many and reads > 0 else writes
+            return True
     elif reads > 0 and (writes == 0 or state[OWED] <= 0):
         state[TURN] = READ
         state[OWED] = reads
         state[WRITES_WAIT_FROM] = state[CLOCK]
+        return True
+    return False
 
 
-@njit(cache=True)
+@_inlined
 def _choose(state, ranks, groups, banks, chains, requests):
     """(earliest cycle, kind, slot) of the next command of the turn's queue; cycle NEVER if none.
 
@@ -452,7 +468,7 @@ def _refresh(state, banks):
     return at, REF
 
 
-@njit(cache=True)
+@_inlined
 def _next_offer(state, queues, streams, offering):
     """(cycle, place in offering[]) of the next request to enter; the first in the round wins."""
     best = NEVER
@@ -472,9 +488,15 @@ def _next_offer(state, queues, streams, offering):
     return best, best_place
 
 
-@njit(cache=True)
-def _accept(at, place, rules, state, queues, chains, requests, streams, offering, bus):
-    """Move the next request of a stream to the end of its queue."""
+@_inlined
+def _accept(
+    at, place, rules, state, banks, queues, chains, requests, streams, offering, bus
+):  # fmt: skip
+    """Move the next request of a stream to the end of its queue.
+
+    Returns whether its bank may now propose another command: not if it stands behind a request
+    that is first in any case.
+    """
     stream = offering[place]
     kind = streams[stream, KIND]
     if queues[READ, QUEUED] + queues[WRITE, QUEUED] == 0:
@@ -501,9 +523,14 @@ def _accept(at, place, rules, state, queues, chains, requests, streams, offering
     requests[kind, slot, AGE] = state[ACCEPTED]
     requests[kind, slot, STARTED] = 0
     requests[kind, slot, NEXT] = -1
-    if chains[kind, bank, FIRST] < 0:
+    first = chains[kind, bank, FIRST]
+    changes = kind == state[TURN]
+    if first < 0:
         chains[kind, bank, FIRST] = slot
     else:
+        row = banks[bank, ROW]
+        passes = requests[kind, first, WANTED_ROW] != row == requests[kind, slot, WANTED_ROW]
+        changes &= requests[kind, first, BLOCKERS] > 0 or passes
         requests[kind, chains[kind, bank, LAST], NEXT] = slot
     chains[kind, bank, LAST] = slot
     if kind == WRITE and queues[kind, QUEUED] == 0:
@@ -519,11 +546,12 @@ def _accept(at, place, rules, state, queues, chains, requests, streams, offering
     streams[stream, OFFER_AT] = (streams[stream, OFFER_PS] + rules[tCK] - 1) // rules[tCK]
     if streams[stream, TO_OFFER] > 0:
         state[POINTER] = place + 1
-        return
+        return changes
     state[OFFERING] -= 1
     state[POINTER] = place
     for later in range(place, state[OFFERING]):
         offering[later] = offering[later + 1]
+    return changes
 
 
 @njit(cache=True)
@@ -559,7 +587,7 @@ def _precharge(at, bank, rules, state, counts):
     counts[N_PRECHARGES] += 1
 
 
-@njit(cache=True)
+@_inlined
 def _column(
     at, slot, rules, state, ranks, groups, banks, queues, chains, requests, streams, finished,
     counts, bus,
