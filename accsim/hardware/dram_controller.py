@@ -25,7 +25,7 @@ QUEUE_DEPTH = 32  # reads, and as many writes
 WRITE_HIGH = 26  # so many waiting writes take the turn from waiting reads
 WRITE_LOW = 6  # so many writes may be left when reads get it back
 WRITE_PATIENCE_CYCLES = 2048  # writes that have waited longer take the turn
-ROW_HITS_CAP = 16  # bursts of an open row that may pass an older request of another row
+ROW_HITS_CAP = 16  # bursts of an open row, then an older request of another row goes first
 NEVER = 1 << 60  # cycle
 
 READ, WRITE = 0, 1  # queues and turns
@@ -49,9 +49,8 @@ ACT_AT, COLUMN_AT, _WRITE_AT = range(3)
 PRE_AT, ROW, HITS = range(2, 5)  # banks: open row or -1, bursts of it
 QUEUED, BLOCKED, FREE, ROOM_AT = range(4)  # queues[2]; FREE: first of the unused slots
 FIRST, LAST = 0, 1  # chains[2, all banks]: a bank's requests by age, linked by NEXT, ended by -1
-BURST, GROUP, BANK, WANTED_ROW, STREAM, BLOCKERS, AGE, STARTED, NEXT = range(
-    9
-)  # requests[2, depth]
+# requests[2, depth]
+BURST, GROUP, BANK, WANTED_ROW, STREAM, BLOCKERS, AGE, STARTED, NEXT = range(9)
 KIND, NEXT_BURST, TO_OFFER, TO_MOVE, OFFER_PS, INTERVAL_PS, OFFER_AT = range(7)  # streams
 (
     CLOCK,  # earliest cycle of the next command
