@@ -123,12 +123,15 @@ class Piece:
         )
 
 
-def cut(samples: int, rows: int, fits: Callable[[int, int], bool]) -> tuple[Piece, ...]:
+def cut(
+    samples: int, rows: int, fits: Callable[[int, int], bool], at_least: int = 1
+) -> tuple[Piece, ...]:
     """Pieces of `samples` maps of `rows` rows, each so large that ``fits(samples, rows)`` holds.
 
-    Empty where not even one row fits.
+    A fourth of the samples at most, or the `at_least` samples that a unit needs to be full. Empty
+    where not even one row fits.
     """
-    group = ceil_div(samples, TILES_AT_LEAST)
+    group = min(samples, max(at_least, ceil_div(samples, TILES_AT_LEAST)))
     while group and not fits(group, rows):
         group -= 1
     if group:
@@ -259,7 +262,8 @@ class Product:
                     self.source.on_chip or source_bytes(samples, rows) <= buffers.input.tile_bytes
                 ) and target_bytes(samples, rows, width) <= buffers.output.tile_bytes
 
-            return cut(self.samples, self.target_shape.height, fits)
+            pixels = self.target_shape.height * self.target_shape.width
+            return cut(self.samples, self.target_shape.height, fits, ceil_div(array.rows, pixels))
 
         block = buffers.weight.tile_bytes // (self.k * array.operand_bytes)
         block = channels if block >= channels else block // array.columns * array.columns
@@ -408,7 +412,7 @@ class GradientProduct:
                 <= buffers.weight.tile_bytes
             )
 
-        pieces = cut(self.samples, rows, fits)
+        pieces = cut(self.samples, rows, fits, ceil_div(array.rows, rows * self.error_shape.width))
         tally = _Tally()
         tiles: list[Tile] = []
         for first in range(0, channels, block):

@@ -48,7 +48,7 @@ ZCU102 = AcceleratorSpec(
         input=BufferSpec(768 * KIB),
         weight=BufferSpec(768 * KIB),
         output=BufferSpec(768 * KIB),
-        gradient=BufferSpec(512 * KIB, double=False),
+        gradient=BufferSpec(640 * KIB, double=False),
         resident_bytes=1024 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=64, write_bytes_per_cycle=64),

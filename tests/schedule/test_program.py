@@ -1,0 +1,223 @@
+"""What a training step moves, counted by hand."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from accsim.hardware.buffer import BufferSpec
+from accsim.network import (
+    IDENTITY,
+    RELU,
+    Add,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Linear,
+    Network,
+    Shape,
+)
+from accsim.passes import Passes
+from accsim.schedule.program import macs_by_label
+from accsim.schedule.separate_ema import SeparateEma
+
+STEP = Passes(teacher_forward=2, student_forward=3, backward=2, ema=True)
+
+
+def moved(operations):
+    """(pass, class) -> bytes read, bytes written."""
+    counts = {}
+    for operation in operations:
+        for place, side in enumerate((operation.reads, operation.writes)):
+            for tensor, size in side:
+                counts.setdefault((operation.pass_name, tensor.kind), [0, 0])[place] += size
+    return {key: tuple(value) for key, value in counts.items()}
+
+
+def test_every_byte_of_a_step_is_the_one_counted_by_hand(lower, machine):
+    # maps of a sample: image 16, conv output 32, norm output (pooled) 8, logits 3; 49 parameters
+    parameters = 49 * 2
+    assert moved(lower(SeparateEma(), machine, STEP)) == {
+        ("teacher_forward", "images"): (2 * 16, 0),
+        ("teacher_forward", "teacher"): (parameters, 0),
+        ("teacher_forward", "activations"): (2 * (32 + 8), 2 * (32 + 8 + 3)),
+        ("student_forward", "images"): (3 * 16, 0),
+        ("student_forward", "weights"): (parameters, 0),
+        ("student_forward", "activations"): (3 * (32 + 8), 3 * (32 + 8 + 3)),
+        ("loss", "activations"): ((2 + 3) * 3, 0),
+        ("loss", "labels"): (3, 0),
+        ("loss", "error"): (0, 2 * 3),
+        # fc reads 24 weights and its error, norm's second pass reads error and saved output
+        ("backward_data", "weights"): (24 * 2, 0),
+        ("backward_data", "error"): (2 * (3 + 8), 2 * (8 + 32)),
+        ("backward_data", "activations"): (2 * 32, 0),
+        # fc: input and error; norm's first pass: scale and shift, error, saved output; conv
+        ("backward_weight", "activations"): (2 * (8 + 32), 0),
+        ("backward_weight", "error"): (2 * (3 + 8 + 32), 0),
+        ("backward_weight", "weights"): (4 * 2, 0),
+        ("backward_weight", "images"): (2 * 16, 0),
+        ("update", "weights"): (parameters, parameters),
+        ("update", "momentum"): (parameters, parameters),
+        ("ema", "weights"): (parameters, 0),
+        ("ema", "teacher"): (parameters, parameters),
+    }
+
+
+def test_tiles_move_the_bytes_of_their_operation(lower, machine):
+    for operation in lower(SeparateEma(), machine, STEP):
+        loads, stores = Counter(), Counter()
+        for tile in operation.tiles:
+            for transfer in tile.loads:
+                loads[transfer.tensor] += transfer.size_bytes
+            for transfer in (*tile.stores, *tile.early_stores):
+                stores[transfer.tensor] += transfer.size_bytes
+        assert loads == Counter(dict(operation.reads))
+        assert stores == Counter(dict(operation.writes))
+
+
+def test_a_step_without_accepted_samples_has_no_backward_pass_and_no_update(lower, machine):
+    passes = replace(STEP, backward=0)
+    names = {operation.pass_name for operation in lower(SeparateEma(), machine, passes)}
+    assert names == {"teacher_forward", "student_forward", "loss", "ema"}
+
+
+def test_supervised_steps_have_no_teacher(lower, machine):
+    operations = lower(SeparateEma(), machine, Passes(0, 4, 4, ema=False))
+    assert {operation.network for operation in operations} == {"student"}
+
+
+def test_every_tensor_has_its_own_page(lower, machine):
+    tensors = {
+        tensor
+        for operation in lower(SeparateEma(), machine, STEP)
+        for tensor, _ in (*operation.reads, *operation.writes)
+    }
+    pages = [
+        page
+        for tensor in tensors
+        for page in range(tensor.address // 4096, -(-(tensor.address + tensor.size_bytes) // 4096))
+    ]
+    assert all(tensor.address % 4096 == 0 for tensor in tensors)
+    assert len(pages) == len(set(pages))
+
+
+def test_a_map_that_fits_the_resident_buffer_does_not_travel(lower, machine):
+    room = replace(machine, buffers=replace(machine.buffers, resident_bytes=1 << 20))
+    operations = lower(SeparateEma(), room, STEP)
+    travelling = moved(operations)
+    # images, labels and the stored weights have no producer in the step: they travel as before
+    assert {kind for _, kind in travelling} == {
+        "images", "labels", "weights", "teacher", "momentum"
+    }  # fmt: skip
+    everywhere = sum(map(sum, moved(lower(SeparateEma(), machine, STEP)).values()))
+    kept = sum(size for o in operations for tensor, size in o.on_chip if tensor.kind != "gradient")
+    assert sum(map(sum, travelling.values())) + kept == everywhere
+
+
+def test_batch_norm_reads_once_what_fits_between_its_two_passes(lower, machine):
+    # 64 + 16 bytes wait for the second pass; nothing else of at most 80 bytes lives at that time
+    # but the error itself (16 bytes), which is then resident from its birth
+    room = replace(machine, buffers=replace(machine.buffers, resident_bytes=80))
+    (apply,) = [
+        operation
+        for operation in lower(SeparateEma(), room, STEP)
+        if operation.label == "norm/backward_data"
+    ]
+    assert apply.reads == ()
+    assert sorted(size for _, size in apply.on_chip) == [16, 64]
+
+
+def test_a_gradient_too_large_for_its_buffer_is_spilled_and_read_by_the_update(
+    lower, small_machine
+):
+    network = Network("wide", Shape(8, 8, 16), (Conv2d("conv", 64, 3, padding=1),))
+    counts = moved(lower(SeparateEma(), small_machine, STEP, network=network))
+    gradient = 9 * 16 * 64 * 4  # 36,864 bytes against a buffer of 5,000
+    assert counts["backward_weight", "gradient"] == (0, gradient)
+    assert counts["update", "gradient"] == (gradient, 0)
+    # a fold of 8 channels (4,608 bytes) at a time: the images are read once for each of 8
+    assert counts["backward_weight", "images"] == (8 * 2 * 8 * 8 * 16, 0)
+    assert counts["backward_weight", "error"] == (2 * 8 * 8 * 64, 0)
+
+
+def test_the_cheaper_loop_order_is_taken(lower, small_machine):
+    # weights 9,216 bytes on chip against a slot of 4,096: blocks of 24 channels, 3 of them
+    network = Network("wide", Shape(8, 8, 16), (Conv2d("conv", 64, 3, padding=1),))
+    weights, image = 9 * 16 * 64 * 2, 8 * 8 * 16
+
+    def read(samples):
+        passes = Passes(0, samples, 0, False)
+        counts = moved(lower(SeparateEma(), small_machine, passes, network=network))
+        return counts["student_forward", "images"][0], counts["student_forward", "weights"][0]
+
+    # one sample is one tile: it stays while the blocks pass, and nothing is read twice
+    assert read(1) == (image, weights)
+    # eight samples are four tiles: three times the images is less than four times the weights
+    assert read(8) == (3 * 8 * image, weights)
+
+
+def test_a_map_with_two_readers_sums_their_errors(lower, machine):
+    layers = (
+        Conv2d("a", 2, 3, padding=1),
+        BatchNorm("na", RELU),
+        Conv2d("b", 2, 3, padding=1),
+        BatchNorm("nb"),
+        Add("sum", "na", IDENTITY),
+        GlobalAveragePool("pool"),
+        Linear("fc", 3),
+    )
+    network = Network("residual", Shape(4, 4, 1), layers)
+    operations = lower(SeparateEma(), machine, Passes(0, 2, 2, False), network=network)
+    (summed,) = [o for o in operations if o.label == "na/backward_data" and len(o.writes) == 1][:1]
+    assert [size for _, size in summed.reads] == [64, 64]
+    assert [size for _, size in summed.writes] == [64]
+    # an addition without activation passes its error on as it is
+    assert not [o for o in operations if o.label == "sum/backward_data"]
+    relu = Network("residual", Shape(4, 4, 1), (*layers[:4], Add("sum", "na", RELU), *layers[5:]))
+    (masked,) = [
+        o
+        for o in lower(SeparateEma(), machine, Passes(0, 2, 2, False), network=relu)
+        if o.label == "sum/backward_data"
+    ]
+    assert [tensor.name for tensor, _ in masked.reads] == [
+        "student/pool/input_error", "student/sum/output"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_", "message"),
+    [
+        ("weight", 100, "weight buffer must hold one tile of conv/teacher_forward, 144 bytes"),
+        ("input", 100, "input buffer must hold one tile of conv/teacher_forward, 128 bytes"),
+        ("output", 10, "output buffer must hold one tile of conv/teacher_forward, 8 bytes"),
+        ("gradient", 100, "gradient buffer must hold one tile of conv/backward_weight, 576 bytes"),
+    ],
+)
+def test_a_buffer_too_small_for_one_tile_is_named(lower, machine, name, bytes_, message):
+    network = Network("one", Shape(8, 8, 16), (Conv2d("conv", 1, 3, padding=1),))
+    buffers = replace(machine.buffers, **{name: BufferSpec(bytes_, double=name != "gradient")})
+    # 3 x 3 x 16 weights; rows 0 and 1 of 8 x 16 bytes for the first row of output
+    if name == "input":
+        network = Network("one", Shape(8, 8, 16), (Conv2d("conv", 1, 1),))
+    if name == "weight":
+        buffers = replace(machine.buffers, weight=BufferSpec(200))
+    with pytest.raises(ValueError, match=message):
+        lower(SeparateEma(), replace(machine, buffers=buffers), STEP, network=network)
+
+
+def test_tensors_beyond_the_memory_are_refused(lower, machine):
+    with pytest.raises(ValueError, match=r"tensors of a step must fit DDR4.* use fewer samples"):
+        lower(SeparateEma(), machine, Passes(0, 10**9, 0, False))
+
+
+def test_macs_of_a_step_by_hand(network):
+    # conv: 16 pixels x 18 weights; fc: 24; no data gradient below the first layer
+    assert macs_by_label(network, STEP) == {
+        "conv/teacher_forward": 2 * 288,
+        "conv/student_forward": 3 * 288,
+        "conv/backward_weight": 2 * 288,
+        "fc/teacher_forward": 2 * 24,
+        "fc/student_forward": 3 * 24,
+        "fc/backward_weight": 2 * 24,
+        "fc/backward_data": 2 * 24,
+    }

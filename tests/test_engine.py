@@ -1,0 +1,259 @@
+"""Timelines of hand-made tiles, whose cycles can be counted, and ledgers broken on purpose."""
+
+from dataclasses import replace
+
+import pytest
+
+from accsim.dataflow.output_stationary import OutputStationary
+from accsim.dataflow.tile import Tensor, Tile, Transfer
+from accsim.dataflow.weight_stationary import WeightStationary
+from accsim.engine import simulate
+from accsim.hardware import boards
+from accsim.hardware.buffer import BufferSpec
+from accsim.hardware.dma import DmaSpec
+from accsim.ledger import LedgerError, check
+from accsim.network import RELU, BatchNorm, Conv2d, Linear, Network, Shape
+from accsim.numerics import Numerics
+from accsim.passes import Passes
+from accsim.schedule.deferred_writeback import DeferredWriteback
+from accsim.schedule.layerwise_ema import LayerwiseEma
+from accsim.schedule.program import Operation
+from accsim.schedule.separate_ema import SeparateEma
+
+MACHINE = boards.ZCU104  # 5,000 ps a cycle
+STEP = Passes(teacher_forward=4, student_forward=8, backward=6, ema=True)
+
+
+def operation(unit, *tiles):
+    return Operation("student", unit, "made_up", unit, 1, None, 0, (), (), (), tiles)
+
+
+def tensor(size_bytes, address=0):
+    return Tensor("made_up", "activations", size_bytes, 1, address)
+
+
+@pytest.fixture(scope="module")
+def network():
+    layers = (
+        Conv2d("conv1", 16, 3, padding=1),
+        BatchNorm("norm1", RELU, 2),
+        Conv2d("conv2", 32, 3, padding=1),
+        BatchNorm("norm2", RELU, 2),
+        Linear("fc", 10),
+    )
+    return Network("small", Shape(16, 16, 3), layers)
+
+
+def step(network, machine=MACHINE, schedule=None, dataflow=None, passes=STEP):
+    operations = (schedule or SeparateEma()).operations(
+        network, Numerics(), machine, dataflow or OutputStationary(), passes
+    )
+    return simulate(operations, machine)
+
+
+def causes(timeline, unit):
+    return {cause: ps // 5000 for cause, ps in timeline.unit_ps[unit].items() if ps}
+
+
+def test_units_work_side_by_side_where_nothing_binds_them():
+    timeline = simulate(
+        [operation("pe_array", Tile(cycles=10)), operation("vector_unit", Tile(cycles=7))], MACHINE
+    )
+    assert timeline.makespan_cycles == 10
+    assert causes(timeline, "pe_array") == {"busy": 10}
+    assert causes(timeline, "vector_unit") == {"busy": 7, "idle": 3}
+
+
+def test_a_tile_waits_for_what_another_unit_makes_on_chip():
+    made = tensor(64)
+    timeline = simulate(
+        [
+            operation("pe_array", Tile(cycles=10, makes=((made, 64),))),
+            operation("vector_unit", Tile(cycles=7, needs=((made, 64),))),
+        ],
+        MACHINE,
+    )
+    assert timeline.makespan_cycles == 17
+    assert causes(timeline, "vector_unit") == {"dependency": 10, "busy": 7}
+
+
+def test_a_tile_waits_for_its_operands():
+    loaded = Tile(
+        cycles=5, loads=(Transfer(tensor(64), 0, 64),), fills=("input",), frees=("input",)
+    )
+    timeline = simulate([operation("pe_array", loaded)], MACHINE)
+    dram = MACHINE.dram
+    # start-up, then one read of a closed row: ACT, RD, data; a clock or two to enter the queue
+    read_ps = 40 * 5000 + (dram.nRCD + dram.CL + dram.nBL) * dram.tCK_ps
+    waited_ps = timeline.unit_ps["pe_array"]["operand"]
+    assert read_ps <= waited_ps <= read_ps + 5000 + 3 * dram.tCK_ps
+    assert timeline.makespan_ps == waited_ps + 5 * 5000
+    assert timeline.dram_counts["reads"] == 1
+
+
+def test_a_single_slot_makes_load_and_compute_take_turns():
+    def tiles(count):
+        return [
+            Tile(
+                cycles=200,
+                loads=(Transfer(tensor(65536, 65536 * i), 0, 6400),),
+                fills=("input",),
+                frees=("input",),
+            )
+            for i in range(count)
+        ]
+
+    single = replace(
+        MACHINE, buffers=replace(MACHINE.buffers, input=BufferSpec(1 << 16, double=False))
+    )
+    twice = simulate([operation("pe_array", *tiles(4))], MACHINE)
+    alone = simulate([operation("pe_array", *tiles(4))], single)
+    # 6,400 bytes take 100 cycles at least: hidden behind the 200 of the tile before, or not
+    assert twice.makespan_cycles < 4 * 200 + 2 * (40 + 100)
+    assert alone.makespan_cycles >= 4 * (200 + 40 + 100)
+
+
+def test_a_unit_waits_for_the_write_engine_when_its_output_is_full():
+    def tile(number):
+        store = Transfer(tensor(65536, 65536 * number), 0, 65536)
+        return Tile(cycles=10, stores=(store,), opens=("output",), drains=("output",))
+
+    timeline = simulate([operation("pe_array", *(tile(i) for i in range(3)))], MACHINE)
+    waits = causes(timeline, "pe_array")
+    assert waits["busy"] == 30
+    assert waits["output"] >= 65536 // 64  # the third tile waits for the first one's bytes
+    assert timeline.ddr_write_bytes == 3 * 65536
+
+
+def test_a_load_waits_until_the_bytes_it_needs_have_been_written():
+    data = tensor(6400)
+    store = Tile(
+        cycles=10, stores=(Transfer(data, 0, 6400),), opens=("output",), drains=("output",)
+    )
+    load = Tile(
+        cycles=10, loads=(Transfer(data, 0, 6400, 6400),), fills=("input",), frees=("input",)
+    )
+    timeline = simulate([operation("pe_array", store), operation("vector_unit", load)], MACHINE)
+    written_ps = timeline.records[0].end_ps
+    assert timeline.unit_ps["dma_read"]["dependency"] == written_ps
+    assert timeline.unit_ps["vector_unit"]["dependency"] >= written_ps
+    assert timeline.makespan_ps > written_ps + 100 * 5000
+
+
+def test_weights_blended_on_arrival_leave_while_the_unit_works():
+    weights = tensor(64)
+    tile = Tile(
+        cycles=1000,
+        loads=(Transfer(weights, 0, 64),),
+        early_stores=(Transfer(weights, 0, 64),),
+        fills=("weight",),
+        frees=("weight",),
+    )
+    timeline = simulate([operation("pe_array", tile)], MACHINE)
+    assert timeline.ddr_write_bytes == 64
+    waited = timeline.unit_ps["pe_array"]["operand"] // 5000
+    assert timeline.makespan_cycles == waited + 1000  # the write does not lengthen the step
+
+
+def test_a_step_without_passes_takes_no_time(network):
+    timeline = step(network, passes=Passes(0, 0, 0, False))
+    assert timeline.makespan_ps == 0
+    check(timeline.ledgers(network, Passes(0, 0, 0, False)))
+    assert timeline.passes().empty
+
+
+@pytest.mark.parametrize("schedule", [SeparateEma(), LayerwiseEma(), DeferredWriteback(3)])
+@pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary()])
+@pytest.mark.parametrize("machine", [boards.ZCU104, boards.PYNQ_Z2], ids=lambda m: m.name)
+def test_all_books_of_a_training_step_balance(network, machine, dataflow, schedule):
+    timeline = step(network, machine, schedule, dataflow)
+    books = timeline.ledgers(network, STEP)
+    assert set(books) == {"ddr_bytes", "ddr_bursts", "macs", "time", "bound"}
+    check(books)
+    tensors, passes = timeline.tensors(), timeline.passes()
+    for side in ("read_bytes", "write_bytes"):
+        assert tensors[side].sum() == passes[f"ddr_{side}"].sum()
+    burst = machine.dram.burst_bytes
+    moved = timeline.ddr_read_bytes + timeline.ddr_write_bytes + timeline.padding_bytes
+    assert moved == burst * (timeline.dram_counts["reads"] + timeline.dram_counts["writes"])
+    for _, causes_ in timeline.units().groupby("unit"):
+        assert causes_["ps"].sum() == timeline.makespan_ps
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"dma_bytes": {"read": 1, "write": 0}},
+            r"ledger 'ddr_bytes' does not close: tensors says \d+ bytes, DMA says 1; row all",
+        ),
+        (
+            {"dram_counts": {"reads": 1, "writes": 1}},
+            r"ledger 'ddr_bursts' does not close: DMA says \d+ bytes, DDR commands says 64",
+        ),
+        ({"array_macs": 5}, r"ledger 'macs' does not close: PE array says 5 MACs, network says"),
+        (
+            {"unit_ps": {"pe_array": {"busy": 5}}},
+            r"ledger 'time' does not close: causes says 5 ps, makespan says \d+; row pe_array",
+        ),
+        (
+            {"makespan_ps": 5000},
+            r"ledger '(time|bound)' does not close",
+        ),
+    ],
+)
+def test_a_book_that_does_not_balance_stops_the_run_and_names_its_row(network, change, message):
+    timeline = replace(step(network), **change)
+    with pytest.raises(LedgerError, match=message):
+        check(timeline.ledgers(network, STEP))
+
+
+def test_a_transfer_of_the_wrong_size_is_found_in_its_row(network):
+    timeline = step(network)
+    timeline.records[0].ddr_read_bytes -= 1
+    with pytest.raises(LedgerError, match=r"row conv1/teacher_forward read"):
+        check(timeline.ledgers(network, STEP))
+
+
+def test_no_step_is_faster_than_peak_rates_allow(network):
+    timeline = replace(step(network), makespan_ps=5000)
+    with pytest.raises(LedgerError, match="peak rates"):
+        timeline.ledgers(network, STEP)["bound"].check()
+
+
+def test_a_narrower_dma_never_helps(network):
+    spans = [
+        step(network, replace(MACHINE, dma=DmaSpec(width, width))).makespan_cycles
+        for width in (4, 16, 64)
+    ]
+    assert spans == sorted(spans, reverse=True)
+    assert spans[0] > spans[-1]
+
+
+def test_a_resident_buffer_saves_the_bytes_that_it_says(network):
+    none = replace(MACHINE, buffers=replace(MACHINE.buffers, resident_bytes=0))
+    travelling, kept = step(network, none), step(network)
+    saved = sum(
+        size
+        for record in kept.records
+        for tensor_, size in record.operation.on_chip
+        if tensor_.kind != "gradient"
+    )
+    assert saved > 0
+    assert kept.ddr_read_bytes + kept.ddr_write_bytes + saved == (
+        travelling.ddr_read_bytes + travelling.ddr_write_bytes
+    )
+
+
+def test_fusing_the_average_takes_the_student_out_of_the_traffic(network):
+    words = network.parameters
+    separate, fused = step(network), step(network, schedule=LayerwiseEma())
+    assert separate.ddr_read_bytes - fused.ddr_read_bytes == 2 * words  # one 16-bit word each
+    assert separate.ddr_write_bytes == fused.ddr_write_bytes
+    assert fused.makespan_cycles < separate.makespan_cycles
+
+
+def test_the_same_step_takes_the_same_time_twice(network):
+    first, second = step(network), step(network)
+    assert first.makespan_ps == second.makespan_ps
+    assert first.unit_ps == second.unit_ps
