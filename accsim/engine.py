@@ -258,7 +258,7 @@ class _Load:
         self.pending = 1  # the reader itself, until it has issued the last transfer
         self.ready_ps = 0  # when the last result of another operation that it needs was there
 
-    def finish(self, _event=None) -> None:
+    def finish(self) -> None:
         self.pending -= 1
         if not self.pending:
             self.event.succeed()
@@ -446,7 +446,7 @@ class _Machine:
             yield last
 
     def _written(self, record: OperationRecord, transfer, drains, landed):
-        def done(_event):
+        def done():
             record.end_ps = max(record.end_ps, self.env.now)
             self._of(transfer.tensor).add(transfer.size_bytes)
             for name in drains:

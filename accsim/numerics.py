@@ -1,4 +1,4 @@
-"""Which fixed-point format each tensor class has: the learner computes in it, the machine moves it."""
+"""The fixed-point format of every tensor class: the learner computes in it, the machine moves it."""
 
 from dataclasses import dataclass, fields
 

@@ -56,7 +56,8 @@ class DmaEngine:
         self._interval_ps = ceil_div(burst_bytes * period_ps, bytes_per_cycle)
         self._in_flight: deque = deque()
         self._free_ps = 0  # when the request port has sent the last burst of the transfer before
-        self._busy = 0
+        self._room = None  # the event of a transfer that waits for one in flight to end
+        self._starting = False
         self._cause = "idle"
         self.occupancy = Occupancy(env)
         self.size_bytes = 0
@@ -65,31 +66,38 @@ class DmaEngine:
     def wait_for(self, cause: str) -> None:
         """Name the cause of the time from now on in which no transfer is in flight."""
         self._cause = cause
-        if not self._busy:
+        if not self._in_flight:
             self.occupancy.enter(cause)
 
     def transfer(self, address: int, size_bytes: int, done):
-        """Process step: issue one transfer; `done(event)` is called at its last data beat."""
-        if not self._busy:
+        """Process step: issue one transfer; `done()` is called when it and all before it ended.
+
+        Responses come in the order of issue, as on an AXI port with one transaction ID.
+        """
+        if not self._in_flight:
             self.occupancy.enter("busy")
-        self._busy += 1
-        while self._in_flight and self._in_flight[0].processed:
-            self._in_flight.popleft()
         if len(self._in_flight) == self._outstanding:
-            yield self._in_flight.popleft()
+            self._room = self._env.event()
+            yield self._room
         start_ps = max(self._env.now + self._startup_ps, self._free_ps)
+        self._starting = True
         if start_ps > self._env.now:
             yield self._env.timeout(start_ps - self._env.now)
+        self._starting = False
         count = bursts(address, size_bytes, self._burst_bytes)
         self._free_ps = start_ps + count * self._interval_ps
         event = self._dram.transfer(address, size_bytes, self._is_write, self._interval_ps)
+        self._in_flight.append((event, done))
         event.callbacks.append(self._finish)
-        event.callbacks.append(done)
-        self._in_flight.append(event)
         self.size_bytes += size_bytes
         self.bursts += count
 
-    def _finish(self, event) -> None:
-        self._busy -= 1
-        if not self._busy:
+    def _finish(self, _event) -> None:
+        while self._in_flight and self._in_flight[0][0].processed:
+            _, done = self._in_flight.popleft()
+            done()
+            if self._room is not None:
+                self._room.succeed()
+                self._room, self._starting = None, True
+        if not self._in_flight and not self._starting:
             self.occupancy.enter(self._cause)

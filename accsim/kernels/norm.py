@@ -272,7 +272,7 @@ def backward_constants(sums, products, count, mean, inverse, scale):
     Parameters
     ----------
     sums, products : int64[C], see `activation_error`
-    count : elements a channel over which the forward statistics were taken
+    count : elements a channel that the sums are taken over
     mean, inverse, scale : as in `forward_constants`
 
     Returns

@@ -53,7 +53,7 @@ def sgd(
     for i in range(len(master)):
         weight = np.int64(master[i])
         push = np.int64(gradient[i]) * rate
-        wide = saturate(push, 2 ** 60 >> left) << left if left >= 0 else round_shift(push, -left)
+        wide = saturate(push, 2**60 >> left) << left if left >= 0 else round_shift(push, -left)
         wide += factor * np.int64(momentum[i]) << (_GUARD - MOMENTUM_BITS)
         wide += round_shift(weight * decay, DECAY_BITS - _GUARD - MOMENTUM_EXTRA_BITS)
         random = hash32(np.uint32(i) ^ np.uint32(key))

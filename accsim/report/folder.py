@@ -7,6 +7,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 
+def require_place(out: Path, marker: str) -> Path:
+    """Check, before any work is done, that a report can be written to `out`; its absolute path.
+
+    Raises FileExistsError for a folder that is something else than an earlier report with a file
+    named `marker`, OSError for a place that cannot be written.
+    """
+    out = Path(os.path.abspath(out))
+    if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
+        raise FileExistsError(
+            f"{out.name!r} must be new, empty or an earlier report (with {marker}), "
+            "not a folder of other files; choose another name"
+        )
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out.name!r} must be a folder, not a file; choose another name")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent):
+        return out
+
+
 @contextmanager
 def replaced_folder(out: Path, marker: str) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends well it becomes `out`.
@@ -18,15 +37,7 @@ def replaced_folder(out: Path, marker: str) -> Iterator[Path]:
     Raises FileExistsError for a folder that is something else, OSError for a place that cannot
     be written.
     """
-    out = Path(os.path.abspath(out))
-    if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
-        raise FileExistsError(
-            f"{out.name!r} must be new, empty or an earlier report (with {marker}), "
-            "not a folder of other files; choose another name"
-        )
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out.name!r} must be a folder, not a file; choose another name")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = require_place(out, marker)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
         new.mkdir()

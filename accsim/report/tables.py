@@ -19,9 +19,10 @@ COLUMNS: dict[str, dict[str, str]] = {
         "unlabelled_samples": "unlabelled samples of the batch",
         "backward_samples": "samples that had a backward pass",
         "teacher_changed": "share of the teacher's words that the step moved",
+        "unmoved": "share of the student's words with a gradient whose step rounded to nothing",
         "saturations": "values that left their fixed-point range and were clipped",
-        "frames_seen": "frames that the step trained on",
-        "frames_dropped": "frames that arrived while the machine was busy and were lost",
+        "frames_seen": "frames that the learner took, from the start to this step",
+        "frames_dropped": "frames that were lost because the machine was busy, from the start",
         "student_accuracy": "share of the test images that the student gets right; "
         "empty where not evaluated",
         "teacher_accuracy": "the same for the teacher",

@@ -8,21 +8,10 @@ from accsim.dataflow.tile import Tensor, Tile
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.network import Network
 from accsim.numerics import Numerics
-from accsim.passes import Passes
+from accsim.passes import Blend, Passes
 from accsim.schedule.program import Operation, Program
 
 __all__ = ["Blend", "Operation", "Schedule", "Tensor", "Tile"]
-
-
-@dataclass(frozen=True)
-class Blend:
-    """The teacher that a step's forward pass sees, from the stored one and the student.
-
-    ``stored + ((student - stored) * numerator >> teacher_shift)``; `store`: it is written back.
-    """
-
-    numerator: int
-    store: bool
 
 
 @dataclass(frozen=True)

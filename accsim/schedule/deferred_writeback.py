@@ -15,7 +15,7 @@ class DeferredWriteback(Schedule):
     Raises ValueError for `every` below 1.
     """
 
-    every: int
+    every: int = 8
 
     def __post_init__(self):
         if not isinstance(self.every, int) or self.every < 1:

@@ -25,7 +25,7 @@ from accsim.network import (
 from accsim.numerics import Numerics
 from accsim.training.parameters import Map, Stored, weight_name
 
-RUNNING_SHIFT = 5  # running statistics move by 1/32 a step
+RUNNING_SHIFT = 3  # running statistics move by 1/8 a step
 ROUND_HALF_UP = -1  # the key of a kernel that does not round stochastically
 
 
@@ -33,7 +33,6 @@ ROUND_HALF_UP = -1  # the key of a kernel that does not round stochastically
 class Normalised:
     """What the backward pass of a batch norm needs from its forward pass."""
 
-    count: int  # elements a channel
     mean: np.ndarray
     inverse: np.ndarray
     scale: np.ndarray
@@ -73,12 +72,6 @@ class FixedNetwork:
         self._step = 0
         for node in network.nodes:
             _check(node, last=node is network.nodes[-1])
-            if isinstance(node.layer, BatchNorm):
-                channels = node.input.channels
-                self.running[node.index] = (
-                    np.zeros(channels, np.int64),
-                    np.full(channels, 1 << norm.RUNNING_BITS, np.int64),
-                )
 
     def forward(
         self, parameters: dict[str, Stored], images: Map, training: bool, running: bool = False
@@ -118,8 +111,8 @@ class FixedNetwork:
 
         Notes
         -----
-        Batch statistics are those of the whole batch; samples left out take no gradient, not even
-        the small one through those statistics.
+        The forward statistics are those of the whole batch. In the backward pass the chosen rows
+        stand for it: samples left out take no gradient, not even the one through the statistics.
         """
         self._step = step
         gradients: dict[str, tuple[np.ndarray, int]] = {}
@@ -229,18 +222,22 @@ class FixedNetwork:
         return Map(dx.values.reshape(x.values.shape), dx.exponent)
 
     def _normalise(self, node, parameters, y, record, training, running):
-        images, height, width, _ = y.values.shape
-        count = images * height * width
         if training:
+            count = y.values.size // node.input.channels
             mean, sigma = norm.batch_statistics(*norm.channel_sums(y.values), count)
-            norm.update_running(*self.running[node.index], mean, sigma, y.exponent, RUNNING_SHIFT)
+            first = node.index not in self.running
+            if first:
+                zeros = np.zeros(len(mean), np.int64)
+                self.running[node.index] = (zeros, zeros.copy())
+            shift = 0 if first else RUNNING_SHIFT  # the first batch is the first average
+            norm.update_running(*self.running[node.index], mean, sigma, y.exponent, shift)
         if running or not training:
             mean, sigma = norm.running_statistics(*self.running[node.index], y.exponent)
         inverse = norm.inverse_sigma(sigma)
         scale = parameters[f"{node.name}.scale"].values
         shift = parameters[f"{node.name}.shift"].values
         constants, frac_bits = norm.forward_constants(mean, inverse, scale, shift)
-        record.normalised[node.index] = Normalised(count, mean, inverse, scale, constants)
+        record.normalised[node.index] = Normalised(mean, inverse, scale, constants)
         eighths, pool = node.layer.activation.negative_eighths, node.layer.max_pool
 
         def kernel(shift, key, largest_code):
@@ -258,8 +255,9 @@ class FixedNetwork:
             node.layer.activation.negative_eighths,
             node.layer.max_pool,
         )
+        count = y.values.size // node.input.channels
         constants, frac_bits, scale_gradient, shift_gradient = norm.backward_constants(
-            sums, products, state.count, state.mean, state.inverse, state.scale
+            sums, products, count, state.mean, state.inverse, state.scale
         )
         exponent = dz.exponent - norm.EIGHTHS
         gradients[f"{node.name}.scale"] = (scale_gradient, exponent)

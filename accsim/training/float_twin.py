@@ -90,7 +90,7 @@ class FloatTwin(nn.Module):
                     self[f"{node.name}.scale"],
                     self[f"{node.name}.shift"],
                     self.training,
-                    momentum=1 / 32,
+                    momentum=1 / 8,
                 )
                 y = _activate(y, layer.activation)
                 return functional.max_pool2d(y, layer.max_pool) if layer.max_pool > 1 else y

@@ -21,15 +21,23 @@ class KnownMemory:
         return self.env.timeout(count * interval_ps + LATENCY_PS)
 
 
-def walk(spec, transfers, is_write=False):
+class ReversingMemory(KnownMemory):
+    """Ends the first of two transfers last."""
+
+    def transfer(self, address, size_bytes, is_write, interval_ps=0):
+        self.asked.append(address)
+        return self.env.timeout(LATENCY_PS // len(self.asked))
+
+
+def walk(spec, transfers, is_write=False, memory_class=KnownMemory):
     env = simpy.Environment()
-    memory = KnownMemory(env)
+    memory = memory_class(env)
     engine = DmaEngine(env, spec, 1000, memory, 64, is_write)
     ends = []
 
     def walker():
         for address, size_bytes in transfers:
-            yield from engine.transfer(address, size_bytes, lambda _: ends.append(env.now))
+            yield from engine.transfer(address, size_bytes, lambda: ends.append(env.now))
         engine.wait_for("idle")
 
     env.process(walker())
@@ -51,6 +59,14 @@ def test_start_up_overlaps_the_transfers_before():
     # 3 cycles of start-up; the second waits only for the port: 10 bursts of 1 cycle
     assert [time for time, *_ in asked] == [3_000, 13_000]
     assert ends == [63_000, 73_000]
+
+
+def test_responses_come_in_the_order_of_issue():
+    spec = DmaSpec(64, 64, startup_cycles=0)
+    _, ends, engine = walk(spec, [(0, 64), (64, 64)], memory_class=ReversingMemory)
+    # the second ends in the memory after 1,000 + 25,000 ps, and waits for the first
+    assert ends == [LATENCY_PS, LATENCY_PS]
+    assert engine.occupancy.ps_by_cause == {"idle": 0, "busy": LATENCY_PS}
 
 
 def test_one_outstanding_transfer_waits_for_the_end_and_starts_up_anew():

@@ -1,0 +1,218 @@
+"""The command line: arguments in, path of the report out."""
+
+import ast
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from accsim import __version__
+from accsim.data import DataError, available
+from accsim.hardware import boards as board_presets
+from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.ledger import LedgerError
+from accsim.report.answer import summary_table
+from accsim.report.comparison import compare_table
+from accsim.run import Status, compare, open_dataset, run
+from accsim.schedule import SCHEDULES
+from accsim.schedule.base import Schedule
+from accsim.workload import Workload, WorkloadError, read_workload
+
+console = Console()
+DATA_OPTION = click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder that holds the data sets."
+)
+
+
+class UserError(click.ClickException):
+    """Something that the user can mend: one sentence, exit status 2."""
+
+    exit_code = 2
+
+
+@contextmanager
+def told_in_one_sentence() -> Iterator[None]:
+    """Turn the errors that users make into one sentence each."""
+    try:
+        yield
+    except (WorkloadError, DataError, LedgerError) as error:
+        raise UserError(str(error)) from error
+    except FileExistsError as error:
+        raise UserError(f"--out {error}") from error
+    except OSError as error:
+        place = f" {error.filename!r}" if error.filename else ""
+        raise UserError(
+            f"cannot write or read{place}: {error.strerror or error}; choose another place"
+        ) from error
+
+
+def experiment(command):
+    """The argument and the options that every command on a workload has."""
+    for decorate in (
+        click.option("--quiet", is_flag=True, help="Print the report's path and nothing else."),
+        DATA_OPTION,
+        click.option(
+            "--out", type=click.Path(path_type=Path), help="Folder of the report to write."
+        ),
+        click.option("--seed", type=int, help="Seed of every random choice."),
+        click.option("--steps", type=int, help="Training steps, in place of the workload's."),
+        click.argument("workload", type=click.Path(path_type=Path)),
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main():
+    """Simulate accelerators whose student and teacher learn in fixed point."""
+
+
+@main.command("run")
+@experiment
+def run_command(workload, steps, seed, out, data, quiet):
+    """Train WORKLOAD on its simulated machine and write a report."""
+    with told_in_one_sentence():
+        chosen = overridden(read_workload(workload), steps, seed)
+        out = out or Path("reports") / workload.stem
+        dataset = announced(chosen, data)
+        with progress(chosen.steps, quiet) as on_step:
+            result = run(chosen, out, dataset, on_step)
+    if not quiet:
+        console.print(summary_table(result.summary))
+    click.echo(out / "README.md")
+
+
+@main.command("compare")
+@experiment
+@click.option(
+    "--schedules",
+    default="SeparateEma,LayerwiseEma,DeferredWriteback",
+    show_default=True,
+    help="Schedules to compare, such as 'LayerwiseEma,DeferredWriteback(every=16)'.",
+)
+def compare_command(workload, steps, seed, out, data, quiet, schedules):
+    """Run WORKLOAD under several schedules and set them side by side."""
+    with told_in_one_sentence():
+        chosen = overridden(read_workload(workload), steps, seed)
+        rivals = parsed_schedules(schedules)
+        out = out or Path("reports") / f"{workload.stem}_compare"
+        dataset = announced(chosen, data)
+        with progress(chosen.steps * len(rivals), quiet) as on_step:
+            rows = compare(chosen, rivals, out, dataset, on_step)
+    if not quiet:
+        console.print(compare_table(rows))
+        for row in rows:
+            click.echo(f"{row['schedule']}: {row['explanation']}")
+    click.echo(out / "README.md")
+
+
+@main.command("boards")
+def boards_command():
+    """List the machines that workloads can start from."""
+    table = Table()
+    for heading in ("name", "board", "PE array", "clock", "DSP", "on chip", "memory", "GB/s"):
+        table.add_column(heading)
+    presets = {k: v for k, v in vars(board_presets).items() if isinstance(v, AcceleratorSpec)}
+    for name, machine in presets.items():
+        table.add_row(
+            f"boards.{name}",
+            machine.board.name,
+            f"{machine.pe_array.rows}x{machine.pe_array.columns}",
+            f"{machine.clock_mhz} MHz",
+            f"{machine.board.dsp_slices:,}",
+            f"{machine.board.memory_bytes / 2**20:.2f} MiB",
+            machine.dram.name,
+            f"{machine.dram.peak_bytes_per_second / 1e9:.1f}",
+        )
+    console.print(table)
+
+
+@main.command("data")
+@DATA_OPTION
+def data_command(data):
+    """List the data sets that are found, and where."""
+    with told_in_one_sentence():
+        rows = available(data)
+    table = Table()
+    for heading in ("name", "found", "kind", "images", "where"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        found = "yes" if row.found else "no"
+        table.add_row(row.name, found, row.kind, f"{row.images:,}" if row.images else "", row.where)
+    console.print(table)
+
+
+def overridden(workload: Workload, steps: int | None, seed: int | None) -> Workload:
+    """The workload with the command line's choices."""
+    changes = {name: v for name, v in (("steps", steps), ("seed", seed)) if v is not None}
+    try:
+        return replace(workload, **changes)
+    except ValueError as error:
+        raise WorkloadError(f"--{error}") from error
+
+
+def parsed_schedules(text: str) -> list[Schedule]:
+    """Schedules from their names, with settings in brackets where they have any."""
+    known = {kind.__name__: kind for kind in SCHEDULES}
+    wanted = f"--schedules must be a list of {', '.join(known)}"
+    try:
+        listed = ast.parse(f"[{text}]", mode="eval").body
+    except SyntaxError as error:
+        raise WorkloadError(f"{wanted}, not {text!r}") from error
+    if not isinstance(listed, ast.List) or not listed.elts:
+        raise WorkloadError(f"{wanted}, not {text!r}")
+    schedules = []
+    for item in listed.elts:
+        call = item if isinstance(item, ast.Call) else ast.Call(item, [], [])
+        name = ast.unparse(call.func)
+        if name not in known or call.args:
+            raise WorkloadError(f"{wanted}, not {ast.unparse(item)!r}")
+        try:
+            settings = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+            schedules.append(known[name](**settings))
+        except (TypeError, ValueError) as error:
+            raise WorkloadError(f"--schedules {ast.unparse(item)}: {error}") from error
+    return schedules
+
+
+def announced(workload: Workload, folder: Path | None):
+    """The workload's data; a stand-in announces itself before anything else is said."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dataset = open_dataset(workload, folder)
+    for warning in caught:
+        click.echo(f"STAND-IN DATA: {warning.message}" if dataset.stand_in else warning.message)
+    return dataset
+
+
+@contextmanager
+def progress(steps: int, quiet: bool):
+    """A bar with accuracy, simulated time and joules so far."""
+    columns = (
+        BarColumn(),
+        TextColumn("step {task.completed} of {task.total}"),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=quiet) as bar:
+        task = bar.add_task("", total=steps, state="")
+
+        def on_step(status: Status) -> None:
+            accuracy = (
+                "" if status.accuracy is None else f"accuracy {100 * status.accuracy:.1f} %, "
+            )
+            state = f"{accuracy}{status.simulated_seconds:.1f} s simulated, {status.joules:.1f} J"
+            bar.update(task, advance=1, state=state)
+
+        yield on_step
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The whole pipeline, top to bottom: values and cost of one workload meet here and nowhere else."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from accsim import __version__, ledger, units
+from accsim.clock import StepClock
+from accsim.data import Dataset, load, load_folder
+from accsim.data.base import DataError, Progress
+from accsim.kernels.augment import IMAGE_BITS, PixelScale
+from accsim.report.comparison import write_comparison
+from accsim.report.folder import require_place
+from accsim.report.page import write_report
+from accsim.report.tables import Tables
+from accsim.schedule.base import Schedule
+from accsim.training.base import Learner, Outcome
+from accsim.training.parameters import Map
+from accsim.workload import Workload, WorkloadError, describe
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands, for a progress display."""
+
+    step: int
+    steps: int
+    accuracy: float | None  # of the teacher, or of the student where there is no teacher
+    simulated_seconds: float
+    joules: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished run: the contents of result.json, the tables, and the host's own times."""
+
+    summary: dict[str, Any]
+    tables: Tables
+    host: dict[str, float]
+
+
+def run(workload: Workload, out: Path, dataset: Dataset, on_step=lambda status: None) -> Result:
+    """Train one workload in fixed point, charge every step to the machine, write the report.
+
+    `on_step` is called with a `Status` after every step. Raises WorkloadError for choices that do
+    not fit each other, OSError for a place that cannot be written, LedgerError if the books of
+    the simulated machine do not close.
+    """
+    require_place(out, "result.json")
+    result = simulate(workload, dataset, on_step)
+    write_report(out, result.summary, result.tables, result.host)
+    return result
+
+
+def simulate(workload: Workload, dataset: Dataset, on_step=lambda status: None) -> Result:
+    """One run without its report; arguments and errors as of `run`."""
+    started = time.perf_counter()
+    with _misfits():
+        _check_fit(workload, dataset)
+        clock = StepClock(
+            workload.network,
+            workload.numerics,
+            workload.schedule,
+            workload.accelerator,
+            workload.dataflow,
+        )
+        learner = workload.algorithm.start(
+            workload.network,
+            workload.numerics,
+            workload.schedule.blend,
+            workload.steps,
+            workload.seed,
+        )
+    test = Map(PixelScale.of(dataset.train_images).apply(dataset.test_images), -IMAGE_BITS)
+    log: list[dict[str, Any]] = []
+    accuracy: dict[str, float] = {}
+    batches = workload.data.batches(dataset, clock, workload.steps, workload.seed)
+    for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
+        outcome = learner.step(batch)  # values: which passes ran, on how many samples
+        cost = clock.charge(outcome.passes, step)  # cycles, bytes, joules; advances simulated time
+        row = _row(step, batch, outcome, cost, clock)
+        if step % workload.evaluate_every == 0 or step == workload.steps:
+            accuracy = _accuracy(learner, test, dataset)
+            row |= {f"{network}_accuracy": value for network, value in accuracy.items()}
+        log.append(row)
+        best = accuracy.get("teacher", accuracy.get("student"))
+        on_step(Status(step, workload.steps, best, row["simulated_seconds"], row["joules"]))
+    totals = clock.totals()
+    ledger.check(totals.ledgers)
+    summary = _summary(workload, dataset, accuracy, clock, totals, log[-1])
+    tables = Tables(pd.DataFrame(log), totals.passes, totals.tensors, totals.units, totals.energy)
+    host = {
+        "total_seconds": time.perf_counter() - started,
+        "timing_simulation_seconds": clock.host_seconds,
+    }
+    return Result(summary, tables, host)
+
+
+def compare(
+    workload: Workload,
+    schedules: Sequence[Schedule],
+    out: Path,
+    dataset: Dataset,
+    on_step=lambda status: None,
+) -> list[dict[str, Any]]:
+    """Run one workload under several schedules and write them side by side; the rows written."""
+    require_place(out, "compare.json")
+    rows, explanations = [], {}
+    for schedule in schedules:
+        result = simulate(replace(workload, schedule=schedule), dataset, on_step)
+        cost, accuracy = result.summary["cost"], result.summary["accuracy"]
+        rows.append(
+            {
+                "schedule": told(schedule),
+                "student_accuracy": accuracy["student"],
+                "teacher_accuracy": accuracy["teacher"],
+                "tensors": result.tables.tensors,
+                **{
+                    key: cost[key]
+                    for key in ("cycles", "seconds", "ddr_read_bytes", "ddr_write_bytes", "joules")
+                },
+            }
+        )
+        explanations[told(schedule)] = schedule.explain()
+    write_comparison(out, rows, explanations)
+    return rows
+
+
+def told(schedule: Schedule) -> str:
+    """A schedule as the command line names it: ``DeferredWriteback(every=8)``."""
+    choices = ", ".join(f"{f.name}={getattr(schedule, f.name)}" for f in fields(schedule))
+    return schedule.name + (f"({choices})" if choices else "")
+
+
+def open_dataset(
+    workload: Workload, folder: Path | None, on_progress: Progress | None = None
+) -> Dataset:
+    """The workload's data set: a known name, or the folder of a user's own images."""
+    wanted = workload.data.dataset
+    if isinstance(wanted, Path):
+        image = workload.network.image
+        if image.height != image.width:
+            raise DataError(f"images of a folder are made square, but the network reads {image}")
+        return load_folder(wanted, image.height, on_progress=on_progress)
+    return load(wanted, folder, on_progress=on_progress)
+
+
+@contextmanager
+def _misfits() -> Iterator[None]:
+    """Choices that do not fit each other are the workload's author's to mend."""
+    try:
+        yield
+    except ValueError as error:
+        raise WorkloadError(str(error)) from error
+
+
+def _check_fit(workload: Workload, dataset: Dataset) -> None:
+    image = workload.network.image
+    shape = (image.height, image.width, image.channels)
+    if dataset.train_images.shape[1:] != shape:
+        have = "x".join(map(str, dataset.train_images.shape[1:]))
+        raise ValueError(f"images of network {workload.network.name} must be {image}, not {have}")
+    if workload.network.classes != len(dataset.classes):
+        raise ValueError(
+            f"classes of network {workload.network.name} must be {len(dataset.classes)}, as in "
+            f"{dataset.name}, not {workload.network.classes}"
+        )
+
+
+def _accuracy(learner: Learner, test: Map, dataset: Dataset) -> dict[str, float]:
+    correct = learner.correct(test, dataset.test_labels)
+    return {network: count / len(dataset.test_labels) for network, count in correct.items()}
+
+
+def _row(step, batch, outcome: Outcome, cost, clock) -> dict[str, Any]:
+    return {
+        "step": step,
+        "simulated_seconds": clock.seconds,
+        "joules": clock.joules,
+        "step_cycles": cost.cycles,
+        "step_joules": cost.joules,
+        "learning_rate": outcome.learning_rate,
+        "labelled_correct": outcome.labelled_correct,
+        "labelled_samples": outcome.labelled_samples,
+        "accepted": outcome.accepted,
+        "unlabelled_samples": outcome.unlabelled_samples,
+        "backward_samples": outcome.passes.backward,
+        "teacher_changed": outcome.teacher_changed,
+        "unmoved": outcome.unmoved,
+        "saturations": outcome.saturated,
+        "frames_seen": batch.frames_seen,
+        "frames_dropped": batch.frames_dropped,
+        "student_accuracy": float("nan"),
+        "teacher_accuracy": float("nan"),
+    }
+
+
+def _summary(workload, dataset, accuracy, clock, totals, last) -> dict[str, Any]:
+    accelerator = workload.accelerator
+    working_cycles = totals.cycles - totals.idle_ps // accelerator.period_ps
+    return {
+        "workload": describe(workload),
+        "version": __version__,
+        "seed": workload.seed,
+        "data": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "stand_in": dataset.stand_in,
+            "images": len(dataset.train_images),
+        },
+        "accuracy": {
+            "student": accuracy["student"],
+            "teacher": accuracy.get("teacher"),
+            "test_images": len(dataset.test_labels),
+        },
+        "cost": {
+            "cycles": totals.cycles,
+            "seconds": clock.seconds,
+            "joules": clock.joules,
+            "ddr_read_bytes": totals.ddr_read_bytes,
+            "ddr_write_bytes": totals.ddr_write_bytes,
+            "macs": totals.macs,
+            "pe_utilization": totals.macs / (accelerator.pe_array.macs_per_cycle * working_cycles),
+            "ddr_peak_bytes_per_second": accelerator.dram.peak_bytes_per_second,
+            "idle_seconds": units.seconds(totals.idle_ps),
+            "frames_seen": last["frames_seen"],
+            "frames_dropped": last["frames_dropped"],
+        },
+        "ledgers": {
+            name: {"left": book.left, "right": book.right, "closed": book.closed}
+            for name, book in totals.ledgers.items()
+        },
+        "energy_table": totals.energy_table,
+    }

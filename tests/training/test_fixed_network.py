@@ -1,0 +1,142 @@
+"""Whole networks in fixed point against the float twin: logits and every gradient."""
+
+import numpy as np
+import pytest
+import torch
+
+from accsim.kernels import loss
+from accsim.network import Linear, Network, Shape
+from accsim.numerics import Numerics
+from accsim.training import parameters
+from accsim.training.fixed_network import FixedNetwork
+from accsim.training.float_twin import FloatTwin
+from accsim.training.parameters import Map
+from accsim.training.supervised import round_error
+from models import convnet, digits, mlp, resnet
+
+NETWORKS = {
+    "convnet": convnet.network(16, image=Shape(16, 16, 3)),
+    "resnet": resnet.network(image=Shape(16, 16, 3)),
+    "digits": digits.network(16, image=Shape(20, 20, 1)),
+    "mlp": mlp.network((48, 32), image=Shape(8, 8, 1)),
+}
+
+
+class StraightThrough(FloatTwin):
+    """Float64 derivatives of every layer, taken at the maps of a fixed-point forward pass."""
+
+    def __init__(self, network, start, record):
+        super().__init__(network, torch.float64)
+        self.load(start)
+        self.record = record
+        with torch.no_grad():
+            for name, operand in record.operands.items():
+                self[name].copy_(torch.tensor(operand.values * 2.0**operand.exponent))
+
+    def _run(self, node, inputs):
+        y = super()._run(node, inputs)
+        saved = self.record.outputs[node.index]
+        values = saved.values.reshape(-1, *_shape(node.output)) * 2.0**saved.exponent
+        return y + (torch.tensor(values).permute(0, 3, 1, 2) - y).detach()
+
+
+def _shape(shape):
+    return shape.height, shape.width, shape.channels
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_those_of_autograd(name):
+    """The rounding of errors is unbiased: the mean over many keys is the exact gradient."""
+    network = NETWORKS[name]
+    rng = np.random.default_rng(1)
+    images = np.clip(rng.normal(0, 30, (48, *_shape(network.image))), -127, 127).astype(np.int8)
+    labels = rng.integers(0, 10, 48)
+    start = parameters.initial(network, Numerics(), key := 5)
+    fixed = FixedNetwork(network, Numerics(), key)
+    for _ in range(3):  # let the exponents settle
+        record = fixed.forward(start, Map(images, -5), training=True)
+    twin = StraightThrough(network, start, record)
+    torch.nn.functional.cross_entropy(
+        twin(torch.tensor(images / 32)), torch.tensor(labels)
+    ).backward()
+
+    wide = loss.cross_entropy_error(loss.softmax(record.logits, loss.EXP2), labels)
+    total = dict.fromkeys(start, 0.0)
+    for step in range(50):
+        gradients = fixed.backward(record, round_error(wide, 8, 3 + step), None, step)
+        assert set(gradients) == set(start)
+        for tensor, (values, exponent) in gradients.items():
+            total[tensor] = total[tensor] + values * 2.0**exponent / 50
+    for tensor, real in total.items():
+        exact = twin[tensor].grad.numpy()
+        assert _cosine(real, exact) > 0.99, tensor
+        assert 0.95 < np.linalg.norm(real) / np.linalg.norm(exact) < 1.05, tensor
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_follow_the_float_twin(name):
+    network = NETWORKS[name]
+    rng = np.random.default_rng(1)
+    images = np.clip(rng.normal(0, 30, (48, *_shape(network.image))), -127, 127).astype(np.int8)
+    start = parameters.initial(network, Numerics(), key := 5)
+    fixed = FixedNetwork(network, Numerics(), key)
+    logits = fixed.forward(start, Map(images, -5), training=True).logits
+    twin = FloatTwin(network, torch.float64)
+    twin.load(start)
+    assert _cosine(logits, twin(torch.tensor(images / 32)).detach().numpy()) > 0.975
+
+
+def _cosine(a, b):
+    a, b = a.astype(np.float64).ravel(), b.ravel()
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def test_chosen_rows_stand_for_their_batch(network):
+    """Half of a batch that holds every image twice: the bits of the batch that holds them once."""
+    rng = np.random.default_rng(2)
+    once = rng.integers(-127, 128, (16, 8, 8, 3)).astype(np.int8)
+    wide = rng.integers(-(2**28), 2**28, (16, 3))
+    start = parameters.initial(network, Numerics(), 7)
+    found = []
+    for images, rows in ((once, None), (np.concatenate([once, once]), np.arange(16))):
+        fixed = FixedNetwork(network, Numerics(), 7)
+        record = fixed.forward(start, Map(images, -5), training=True)
+        found.append(fixed.backward(record, round_error(wide, 8, 3), rows, step=1))
+    for tensor, (values, exponent) in found[0].items():
+        assert np.array_equal(values, found[1][tensor][0]), tensor
+        assert exponent == found[1][tensor][1]
+
+
+def test_evaluation_changes_nothing_and_ignores_batches(network):
+    rng = np.random.default_rng(2)
+    images = rng.integers(-127, 128, (30, 8, 8, 3)).astype(np.int8)
+    start = parameters.initial(network, Numerics(), 7)
+    fixed = FixedNetwork(network, Numerics(), 7)
+    fixed.forward(start, Map(images, -5), training=True)
+    before = dict(fixed.exponents)
+    together = fixed.forward(start, Map(images, -5), training=False).logits
+    alone = fixed.forward(start, Map(images[4:5], -5), training=False).logits
+    assert np.array_equal(together[4:5], alone)
+    assert fixed.exponents == before
+
+
+def test_exponents_follow_the_step_before(network):
+    """Images twice as bright saturate at the old exponents, and no more once these have followed."""
+    images = np.random.default_rng(2).integers(-63, 64, (30, 8, 8, 3)).astype(np.int8)
+    start = parameters.initial(network, Numerics(), 7)
+    fixed = FixedNetwork(network, Numerics(), 7)
+    fixed.forward(start, Map(images, -5), training=True)
+    assert fixed.take_saturated() == 0
+    brighter = Map((2 * images).astype(np.int8), -4)
+    fixed.forward(start, brighter, training=True)
+    assert fixed.take_saturated() > 0
+    for _ in range(3):  # each layer settles once the layer before has
+        fixed.take_saturated()
+        fixed.forward(start, brighter, training=True)
+    assert fixed.take_saturated() == 0
+
+
+def test_a_hidden_bias_is_refused():
+    network = Network("bad", Shape(4, 4, 1), (Linear("hidden", 5), Linear("classifier", 3)))
+    with pytest.raises(ValueError, match="the last layer, and no other, must be a Linear"):
+        FixedNetwork(network, Numerics(), 0)

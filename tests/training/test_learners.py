@@ -1,0 +1,153 @@
+"""Learning rules: they learn, they are reproducible, and the teacher is what the schedule says."""
+
+from dataclasses import replace
+
+import numba
+import numpy as np
+import pytest
+
+from accsim.data.stream import SemiSupervisedStream
+from accsim.kernels import update
+from accsim.kernels.augment import IMAGE_BITS, PixelScale
+from accsim.kernels.fixed_point import random_key
+from accsim.numerics import Numerics
+from accsim.passes import Blend, Passes
+from accsim.training.base import Sgd
+from accsim.training.mean_teacher import EMA, MeanTeacher, TeacherStatistics
+from accsim.training.parameters import Map
+from accsim.training.supervised import Supervised
+
+STREAM = SemiSupervisedStream(
+    labels=60, labelled_per_batch=16, unlabelled_per_batch=24, translate=1, flip=False
+)
+
+
+def train(rule, network, dataset, blend, clock, steps=60, numerics=None):
+    learner = rule.start(network, numerics or Numerics(), blend, steps, seed=4)
+    outcomes = [learner.step(batch) for batch in STREAM.batches(dataset, clock, steps, seed=4)]
+    test = Map(PixelScale.of(dataset.train_images).apply(dataset.test_images), -IMAGE_BITS)
+    return learner, outcomes, learner.correct(test, dataset.test_labels)
+
+
+def digest(learner):
+    return [stored.values.tobytes() for stored in learner.student.parameters.values()]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Supervised(),
+        MeanTeacher(teacher_shift=4),
+        MeanTeacher(
+            teacher_shift=4,
+            teacher_statistics=TeacherStatistics.RUNNING,
+            optimizer=Sgd(learning_rate=0.03),
+        ),
+    ],
+    ids=["supervised", "own batch", "running"],
+)
+def test_every_rule_learns(rule, network, dataset, follow, clock):
+    _, _, correct = train(rule, network, dataset, follow, clock)
+    assert all(count > 0.8 * len(dataset.test_labels) for count in correct.values()), correct
+
+
+def test_same_seed_same_bits_on_any_threads(network, dataset, follow, clock):
+    rule, seen = MeanTeacher(teacher_shift=4), []
+    for threads in {1, min(2, numba.config.NUMBA_NUM_THREADS)}:
+        numba.set_num_threads(threads)
+        learner, _, correct = train(rule, network, dataset, follow, clock, steps=8)
+        seen.append((digest(learner), correct))
+    assert all(one == seen[0] for one in seen)
+
+
+def test_passes_say_what_ran(network, dataset, follow, clock):
+    _, outcomes, _ = train(MeanTeacher(), network, dataset, follow, clock, steps=5)
+    for outcome in outcomes:
+        assert outcome.passes == Passes(24, 40, 16 + outcome.accepted, ema=True)
+    _, outcomes, _ = train(Supervised(), network, dataset, follow, clock, steps=2)
+    assert outcomes[0].passes == Passes(0, 16, 16, ema=False)
+
+
+def test_a_threshold_of_one_rejects_every_sample(network, dataset, follow, clock):
+    rule = MeanTeacher(confidence_threshold=1.0)
+    _, outcomes, _ = train(rule, network, dataset, follow, clock, steps=5)
+    assert {outcome.accepted for outcome in outcomes} == {0}
+    assert {outcome.passes.backward for outcome in outcomes} == {16}
+
+
+def test_a_threshold_of_zero_accepts_every_sample(network, dataset, follow, clock):
+    rule = MeanTeacher(confidence_threshold=0.0)
+    _, outcomes, _ = train(rule, network, dataset, follow, clock, steps=3)
+    assert {outcome.accepted for outcome in outcomes} == {24}
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_teacher_follows_the_schedule(every, network, dataset, clock):
+    """A plain replay of the rule on the students of every step gives the learner's teacher."""
+
+    def blend(step):
+        numerator = (step - 1) % every + 1
+        return Blend(numerator, numerator == every)
+
+    steps, shift, seed = 7, 2, 4
+    rule = MeanTeacher(teacher_shift=shift)
+    learner = rule.start(network, Numerics(), blend, steps, seed)
+    name = "conv2.weight"
+    index = list(learner.student.parameters).index(name)
+    stored = learner.stored[name].values.copy()
+    for step, batch in enumerate(STREAM.batches(dataset, clock, steps, seed), 1):
+        learner.step(batch)
+        seen = np.empty_like(stored)
+        now = min(shift, step.bit_length())
+        update.blend(
+            stored.reshape(-1),
+            learner.student.parameters[name].values.reshape(-1),
+            min(blend(step).numerator, 1 << now),
+            now,
+            0,
+            random_key(seed, EMA, step, index),
+            seen.reshape(-1),
+        )
+        assert np.array_equal(learner.seen[name].values, seen)
+        if blend(step).store:
+            stored = seen
+        assert np.array_equal(learner.stored[name].values, stored)
+
+
+def test_an_eight_bit_teacher_holds_eight_bits(network, dataset, follow, clock):
+    numerics = Numerics(teacher_bits=8)
+    learner, _, _ = train(MeanTeacher(), network, dataset, follow, clock, 4, numerics=numerics)
+    for stored in learner.stored.values():
+        assert not (stored.values & 255).any()
+
+
+def test_without_a_learning_rate_nothing_moves(network, dataset, follow, clock):
+    rule = replace(MeanTeacher(), optimizer=Sgd(learning_rate=0.0))
+    start = rule.start(network, Numerics(), follow, 3, seed=4)
+    learner, outcomes, _ = train(rule, network, dataset, follow, clock, steps=3)
+    assert digest(learner) == digest(start)
+    assert outcomes[-1].teacher_changed == 0
+    assert outcomes[-1].unmoved > 0.9
+
+
+def test_learning_rate_falls_linearly_to_the_last_step():
+    rule = Sgd(learning_rate=0.5)
+    assert rule.rate(1, 10) == 1 << 23
+    assert rule.rate(6, 10) == 1 << 22
+    assert rule.rate(10, 10) > 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MeanTeacher(teacher_shift=0), "teacher_shift must be 1 to 15, not 0"),
+        (lambda: MeanTeacher(confidence_threshold=2), "confidence_threshold must be 0 to 1, not 2"),
+        (lambda: MeanTeacher(consistency_weight=-1), "consistency_weight must be 0 to 1000"),
+        (lambda: Sgd(momentum=1.0), "momentum must be at least 0 and less than 1, not 1.0"),
+        (lambda: Numerics(weight_bits=9), "weight_bits must be 2 to 8, not 9"),
+        (lambda: Numerics(teacher_bits=16, master_bits=12), "teacher_bits must be at most"),
+    ],
+)
+def test_impossible_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
