@@ -151,9 +151,12 @@ def data_command(data):
 
 def overridden(workload: Workload, steps: int | None, seed: int | None) -> Workload:
     """The workload with the command line's choices."""
-    changes = {name: v for name, v in (("steps", steps), ("seed", seed)) if v is not None}
     try:
-        return replace(workload, **changes)
+        return replace(
+            workload,
+            steps=workload.steps if steps is None else steps,
+            seed=workload.seed if seed is None else seed,
+        )
     except ValueError as error:
         raise WorkloadError(f"--{error}") from error
 
@@ -168,14 +171,14 @@ def parsed_schedules(text: str) -> list[Schedule]:
         raise WorkloadError(f"{wanted}, not {text!r}") from error
     if not isinstance(listed, ast.List) or not listed.elts:
         raise WorkloadError(f"{wanted}, not {text!r}")
-    schedules = []
+    schedules: list[Schedule] = []
     for item in listed.elts:
         call = item if isinstance(item, ast.Call) else ast.Call(item, [], [])
         name = ast.unparse(call.func)
         if name not in known or call.args:
             raise WorkloadError(f"{wanted}, not {ast.unparse(item)!r}")
         try:
-            settings = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+            settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
             schedules.append(known[name](**settings))
         except (TypeError, ValueError) as error:
             raise WorkloadError(f"--schedules {ast.unparse(item)}: {error}") from error

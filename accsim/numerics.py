@@ -1,4 +1,4 @@
-"""The fixed-point format of every tensor class: the learner computes in it, the machine moves it."""
+"""Fixed-point formats: the learner computes in them, the machine moves them."""
 
 from dataclasses import dataclass, fields
 

@@ -19,7 +19,9 @@ LABEL_DRAW, REPLAY, FRAMES, LABELLED_VIEW, STUDENT_VIEW, TEACHER_VIEW = range(10
 class Clock(Protocol):
     """Simulated time, as much of it as a stream needs."""
 
-    now_ps: int
+    @property
+    def now_ps(self) -> int:
+        """Simulated time since the start of the run."""
 
     def wait_until(self, ps: int) -> None:
         """Let the machine idle until `ps`."""

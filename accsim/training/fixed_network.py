@@ -47,7 +47,11 @@ class Record:
     outputs: list[Map] = field(default_factory=list)  # of every node
     operands: dict[str, Map] = field(default_factory=dict)  # narrowed weights
     normalised: dict[int, Normalised] = field(default_factory=dict)
-    logits: np.ndarray | None = None  # int32[N, classes], 12 fractional bits
+
+    @property
+    def logits(self) -> np.ndarray:
+        """int32[N, classes], 12 fractional bits."""
+        return self.outputs[-1].values
 
     def input_of(self, node: Node, which: int = 0) -> Map:
         """The map that `node` reads."""
@@ -94,7 +98,6 @@ class FixedNetwork:
                 case Add():
                     y = self._add(node, x, record.input_of(node, 1), training)
             record.outputs.append(y)
-        record.logits = record.outputs[-1].values
         return record
 
     def backward(

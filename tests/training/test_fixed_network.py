@@ -121,7 +121,7 @@ def test_evaluation_changes_nothing_and_ignores_batches(network):
 
 
 def test_exponents_follow_the_step_before(network):
-    """Images twice as bright saturate at the old exponents, and no more once these have followed."""
+    """Images twice as bright saturate at the old exponents and not at those that follow."""
     images = np.random.default_rng(2).integers(-63, 64, (30, 8, 8, 3)).astype(np.int8)
     start = parameters.initial(network, Numerics(), 7)
     fixed = FixedNetwork(network, Numerics(), 7)
