@@ -1,5 +1,6 @@
 """Timelines of hand-made tiles, whose cycles can be counted, and ledgers broken on purpose."""
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,10 @@ from accsim.dataflow.tile import Tensor, Tile, Transfer
 from accsim.dataflow.weight_stationary import WeightStationary
 from accsim.engine import simulate
 from accsim.hardware import boards
+from accsim.hardware.accelerator import BuffersSpec
 from accsim.hardware.buffer import BufferSpec
 from accsim.hardware.dma import DmaSpec
+from accsim.hardware.pe_array import PEArraySpec
 from accsim.ledger import LedgerError, check
 from accsim.network import RELU, BatchNorm, Conv2d, Linear, Network, Shape
 from accsim.numerics import Numerics
@@ -257,3 +260,24 @@ def test_the_same_step_takes_the_same_time_twice(network):
     first, second = step(network), step(network)
     assert first.makespan_ps == second.makespan_ps
     assert first.unit_ps == second.unit_ps
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_small_and_odd_machines_neither_stall_for_ever_nor_lose_a_byte(network, seed):
+    rng = random.Random(seed)
+
+    def buffer():
+        return BufferSpec(rng.randrange(12_000, 40_000), rng.random() < 0.5)
+
+    machine = replace(
+        MACHINE,
+        pe_array=PEArraySpec(rng.choice([2, 8, 32]), rng.choice([4, 16]), overlap=seed % 2 == 0),
+        buffers=BuffersSpec(buffer(), buffer(), buffer(), buffer(), rng.choice([0, 999, 50_000])),
+        dma=DmaSpec(
+            rng.choice([8, 64]), rng.choice([8, 64]), rng.choice([0, 40]), rng.choice([1, 4])
+        ),
+    )
+    dataflow = rng.choice([OutputStationary(), WeightStationary()])
+    schedule = rng.choice([SeparateEma(), LayerwiseEma(), DeferredWriteback(2)])
+    passes = Passes(rng.choice([0, 3]), 5, rng.choice([0, 2, 5]), rng.random() < 0.8)
+    check(step(network, machine, schedule, dataflow, passes).ledgers(network, passes))
