@@ -208,6 +208,7 @@ class FixedNetwork:
             gradients[f"{node.name}.bias"] = (sums, dy.exponent)
         if node.inputs[0] == INPUT:
             return None
+        _, height, width, _ = values.shape
 
         def kernel(shift, key, largest_code):
             return conv2d.backward_data(
@@ -215,7 +216,8 @@ class FixedNetwork:
                 weights.values,
                 stride,
                 padding,
-                *values.shape[1:3],
+                height,
+                width,
                 shift,
                 key,
                 largest_code,
