@@ -150,6 +150,9 @@ class StepClock:
     def charge(self, passes: Passes, step: int) -> StepCost:
         """Advance time by one training step and return its cost.
 
+        The teacher that a fused schedule forms while it reads the weights is charged to the step
+        whose number its blend has: the run as a whole counts every blend and write-back once.
+
         Parameters
         ----------
         passes : what ran
@@ -178,7 +181,7 @@ class StepClock:
         granule = self.accelerator.sample_granule
         backward = min(ceil_div(passes.backward, granule) * granule, passes.student_forward)
         passes = replace(passes, backward=backward)
-        store = self.schedule.blend(max(step, 1)).store if passes.ema else True
+        store = self.schedule.blend(step).store if passes.ema else True
         key = (passes, store)
         if key not in self._kinds:
             started = time.perf_counter()

@@ -267,7 +267,7 @@ def test_small_and_odd_machines_neither_stall_for_ever_nor_lose_a_byte(network, 
     rng = random.Random(seed)
 
     def buffer():
-        return BufferSpec(rng.randrange(12_000, 40_000), rng.random() < 0.5)
+        return BufferSpec(rng.randrange(41_000, 90_000), rng.random() < 0.5)
 
     machine = replace(
         MACHINE,

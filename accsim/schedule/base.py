@@ -4,14 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from accsim.dataflow.base import Dataflow
-from accsim.dataflow.tile import Tensor, Tile
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.network import Network
 from accsim.numerics import Numerics
 from accsim.passes import Blend, Passes
 from accsim.schedule.program import Operation, Program
-
-__all__ = ["Blend", "Operation", "Schedule", "Tensor", "Tile"]
 
 
 @dataclass(frozen=True)
