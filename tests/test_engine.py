@@ -281,3 +281,28 @@ def test_small_and_odd_machines_neither_stall_for_ever_nor_lose_a_byte(network, 
     schedule = rng.choice([SeparateEma(), LayerwiseEma(), DeferredWriteback(2)])
     passes = Passes(rng.choice([0, 3]), 5, rng.choice([0, 2, 5]), rng.random() < 0.8)
     check(step(network, machine, schedule, dataflow, passes).ledgers(network, passes))
+
+
+def test_the_waits_of_operations_are_those_of_their_units(network):
+    buffers = replace(MACHINE.buffers, resident_bytes=0)  # every result leaves, slowly
+    timeline = step(network, replace(MACHINE, buffers=buffers, dma=DmaSpec(8, 1)))
+    for unit in ("pe_array", "vector_unit"):
+        records = [record for record in timeline.records if record.operation.unit == unit]
+        by_cause = timeline.unit_ps[unit]
+        assert by_cause["busy"] == sum(record.busy_ps for record in records)
+        assert by_cause["operand"] == sum(record.wait_operand_ps for record in records)
+        assert by_cause["dependency"] == sum(record.wait_dependency_ps for record in records)
+        assert by_cause["output"] == sum(record.wait_output_ps for record in records) > 0
+        assert by_cause["busy"] == 5000 * sum(
+            tile.cycles for record in records for tile in record.operation.tiles
+        )
+
+
+def test_a_tile_waits_for_the_last_byte_that_it_needs():
+    made = tensor(64)
+    half = Tile(cycles=10, makes=((made, 32),))
+    needs_all = Tile(cycles=7, needs=((made, 64),))
+    timeline = simulate(
+        [operation("pe_array", half, half), operation("vector_unit", needs_all)], MACHINE
+    )
+    assert timeline.makespan_cycles == 27

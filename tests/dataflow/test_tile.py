@@ -65,3 +65,7 @@ def test_the_bands_of_a_sample_span_it_without_gap():
     # 10 bytes over 3 rows: bands end at 3, 6, 10
     spans = [Piece(1, 1, row, 1, 3).span(10) for row in range(3)]
     assert spans == [(10, 13), (13, 16), (16, 20)]
+
+
+def test_a_band_is_as_high_as_fits():
+    assert [piece.rows for piece in cut(1, 8, lambda samples, rows: rows <= 3)] == [3, 3, 2]

@@ -221,3 +221,50 @@ def test_macs_of_a_step_by_hand(network):
         "fc/backward_weight": 2 * 24,
         "fc/backward_data": 2 * 24,
     }
+
+
+@pytest.mark.parametrize("resident_bytes", [0, 300, 1 << 20])
+def test_nothing_is_used_before_it_has_been_written(lower, machine, resident_bytes):
+    room = replace(machine, buffers=replace(machine.buffers, resident_bytes=resident_bytes))
+    written = set()
+    for operation in lower(SeparateEma(), room, STEP):
+        uses = [
+            (transfer.tensor, transfer.offset_bytes + transfer.size_bytes, transfer.needs_bytes)
+            for tile in operation.tiles
+            for transfer in tile.loads
+        ]
+        uses += [(tensor, 0, needed) for tile in operation.tiles for tensor, needed in tile.needs]
+        for tensor, end, needed in uses:
+            if tensor not in written:
+                assert needed == 0  # there before the step began
+            else:
+                assert needed >= max(end, 1)
+        made = [tensor for tile in operation.tiles for tensor, _ in tile.makes]
+        written.update([*made, *(tensor for tensor, _ in operation.writes)])
+
+
+@pytest.mark.parametrize("resident_bytes", [0, 1 << 20])
+def test_batch_norm_waits_for_the_statistics_of_the_whole_batch(lower, machine, resident_bytes):
+    room = replace(machine, buffers=replace(machine.buffers, resident_bytes=resident_bytes))
+    (norm,) = [o for o in lower(SeparateEma(), room, STEP) if o.label == "norm/student_forward"]
+    for tile in norm.tiles:
+        needs = [transfer.needs_bytes for transfer in tile.loads if "conv" in transfer.tensor.name]
+        needs += [needed for _, needed in tile.needs]
+        assert needs == [3 * 32]  # three samples of 32 bytes, before the first of them
+
+
+def test_a_gradient_is_written_once_a_tile_and_read_back_by_all_but_the_first(lower, machine):
+    (operation,) = [
+        o
+        for o in lower(SeparateEma(), machine, Passes(0, 8, 8, False))
+        if o.label == "conv/backward_weight"
+    ]
+    gradient = 9 * 2 * 4  # 9 x 2 sums of 4 bytes
+    # a tile of two samples streams 9 x 32 and 32 x 2 operands once: one fold of 32 x 32
+    operands = 9 * 32 + 32 * 2
+    assert [tile.buffer_read_bytes for tile in operation.tiles] == [
+        operands,
+        *[operands + gradient] * 3,
+    ]
+    # two images and two error maps arrive in the buffers
+    assert {tile.buffer_write_bytes for tile in operation.tiles} == {2 * 16 + 2 * 32 + gradient}
