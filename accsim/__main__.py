@@ -1,6 +1,7 @@
 """The command line: arguments in, path of the report out."""
 
 import ast
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from accsim.schedule import SCHEDULES
 from accsim.schedule.base import Schedule
 from accsim.workload import Workload, WorkloadError, read_workload
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 DATA_OPTION = click.option(
     "--data", type=click.Path(path_type=Path), help="Folder that holds the data sets."
 )
@@ -118,7 +119,7 @@ def boards_command():
     """List the machines that workloads can start from."""
     table = Table()
     for heading in ("name", "board", "PE array", "clock", "DSP", "on chip", "memory", "GB/s"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "name")
     presets = {k: v for k, v in vars(board_presets).items() if isinstance(v, AcceleratorSpec)}
     for name, machine in presets.items():
         table.add_row(
@@ -204,10 +205,12 @@ def progress(steps: int, quiet: bool):
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=quiet) as bar:
-        task = bar.add_task("", total=steps, state="")
+    bar = Progress(*columns, console=console, disable=quiet)
+    task = bar.add_task("", total=steps, state="")
+    try:
 
         def on_step(status: Status) -> None:
+            bar.start()
             accuracy = (
                 "" if status.accuracy is None else f"accuracy {100 * status.accuracy:.1f} %, "
             )
@@ -215,6 +218,8 @@ def progress(steps: int, quiet: bool):
             bar.update(task, advance=1, state=state)
 
         yield on_step
+    finally:
+        bar.stop()
 
 
 if __name__ == "__main__":

@@ -110,13 +110,14 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Run one workload under several schedules and write them side by side; the rows written."""
     require_place(out, "compare.json")
-    rows, explanations = [], {}
+    rows = []
     for schedule in schedules:
         result = simulate(replace(workload, schedule=schedule), dataset, on_step)
         cost, accuracy = result.summary["cost"], result.summary["accuracy"]
         rows.append(
             {
                 "schedule": told(schedule),
+                "explanation": schedule.explain(),
                 "student_accuracy": accuracy["student"],
                 "teacher_accuracy": accuracy["teacher"],
                 "tensors": result.tables.tensors,
@@ -126,8 +127,7 @@ def compare(
                 },
             }
         )
-        explanations[told(schedule)] = schedule.explain()
-    write_comparison(out, rows, explanations)
+    write_comparison(out, rows, {row["schedule"]: row["explanation"] for row in rows})
     return rows
 
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -155,6 +156,7 @@ class Camera:
         return range(first, last)
 
 
+@lru_cache(maxsize=4)
 def _permutation(count: int, key: int) -> np.ndarray:
     """int64[count], a random order of 0 to count - 1."""
     return np.argsort(random_words(count, key), kind="stable")

@@ -81,6 +81,12 @@ def saturate(value, limit):
     return min(max(value, -limit), limit)
 
 
+@njit(cache=True, inline="always")
+def saturate32(value, limit):
+    """`saturate` of int32 values, without numba's promotion to 64 bits."""
+    return min(max(value, np.int32(-limit)), limit)
+
+
 @njit(cache=True)
 def bit_length(value):
     """Bits of the non-negative integer `value`; 0 for 0."""

@@ -11,7 +11,14 @@ Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015, Algorithm 1 and sec
 import numpy as np
 from numba import njit, prange
 
-from accsim.kernels.fixed_point import bit_length, integer_sqrt, noise32, round_shift, saturate
+from accsim.kernels.fixed_point import (
+    bit_length,
+    integer_sqrt,
+    noise32,
+    round_shift,
+    saturate,
+    saturate32,
+)
 
 MEAN_BITS = 8  # fractional bits of a mean
 SIGMA_BITS = 20  # fractional bits of a standard deviation and of its inverse
@@ -19,7 +26,8 @@ PARAMETER_BITS = 12  # fractional bits of a scale or a shift: 16-bit words reach
 RUNNING_BITS = 32  # fractional bits of running statistics, in real units
 EIGHTHS = 3  # an activated error is kept in eighths: its slope is a number of eighths
 LEAST_SIGMA = 1 << (SIGMA_BITS - 4)  # 1/16 of the map's last bit, in place of an epsilon
-SAFE_BITS = 30  # bits of the largest magnitude that a multiply-add may reach
+NEVER = np.int32(-(2**31))  # no multiply-add reaches it
+SAFE_BITS = 27  # bits of the largest magnitude that a multiply-add may reach; 3 more in eighths
 
 
 @njit(cache=True, parallel=True)
@@ -106,7 +114,7 @@ def _shift(value, left):
 def _fit(rows, largest_inputs):
     """Rows of 32-bit constants and their fractional bits, from rows with 32 fractional bits.
 
-    ``sum over r of abs(rows[r]) * largest_inputs[r]`` stays below 2**30 in every channel.
+    ``sum over r of abs(rows[r]) * largest_inputs[r]`` stays below 2**27 in every channel.
     """
     bound = np.int64(0)
     for c in range(rows.shape[1]):
@@ -171,37 +179,58 @@ def normalise(y, constants, negative_eighths, pool, shift, key, limit):
     largest, saturated : as in `conv2d.convolve`
     """
     images, height, width, channels = y.shape
-    rows, columns = height // pool, width // pool
-    z = np.empty((images, rows, columns, channels), np.int8)
+    z = np.empty((images, height // pool, width // pool, channels), np.int8)
     largest = np.zeros(images, np.int32)
     saturated = np.zeros(images, np.int64)
-    factor, addend = constants
     for n in prange(images):
-        biggest = np.int32(0)
-        clipped = 0
-        best = np.empty(channels, np.int32)
-        for p in range(rows):
-            for q in range(columns):
-                for c in range(channels):
-                    best[c] = factor[c] * np.int32(y[n, p * pool, q * pool, c]) + addend[c]
-                for place in range(1, pool * pool):
-                    h, w = p * pool + place // pool, q * pool + place % pool
-                    for c in range(channels):
-                        value = factor[c] * np.int32(y[n, h, w, c]) + addend[c]
-                        best[c] = max(best[c], value)
-                index = np.uint32((((n * rows + p) * columns + q) * channels) & 0xFFFFFFFF)
-                for c in range(channels):
-                    value = best[c]
-                    if value < 0:
-                        value = np.int32((np.int64(value) * negative_eighths) >> EIGHTHS)
-                    biggest = max(biggest, abs(value))
-                    value = (value + noise32(key, index + np.uint32(c), shift)) >> shift
-                    narrow = saturate(value, limit)
-                    clipped += narrow != value
-                    z[n, p, q, c] = narrow
-        largest[n] = biggest
-        saturated[n] = clipped
+        largest[n], saturated[n] = _normalise_image(
+            y[n],
+            constants[0],
+            constants[1],
+            np.int32(negative_eighths),
+            pool,
+            shift,
+            key,
+            n * z[n].size,
+            np.int32(limit),
+            z[n],
+        )
     return z, largest.max(), saturated.sum()
+
+
+@njit(cache=True)
+def _normalise_image(y, factor, addend, eighths, pool, shift, key, first_index, limit, z):
+    """One image of `normalise`; a function of its own so that its loops become vectors."""
+    rows, columns, channels = z.shape
+    bits = np.int32(shift)
+    biggest = np.int32(0)
+    clipped = 0
+    best = np.empty(channels, np.int32)
+    for p in range(rows):
+        for q in range(columns):
+            _best_of_pool(y, p * pool, q * pool, pool, factor, addend, best)
+            start = np.uint32((first_index + (p * columns + q) * channels) & 0xFFFFFFFF)
+            for c in range(channels):
+                value = best[c]
+                value = max(value, np.int32(np.int32(value * eighths) >> np.int32(EIGHTHS)))
+                biggest = max(biggest, np.int32(abs(value)))
+                noise = noise32(key, np.uint32(start + np.uint32(c)), shift)
+                wide = np.int32(np.int32(value + noise) >> bits)
+                clipped += (wide > limit) | (wide < -limit)
+                z[p, q, c] = saturate32(wide, limit)
+    return biggest, clipped
+
+
+@njit(cache=True, inline="always")
+def _best_of_pool(y, top, left, pool, factor, addend, best):
+    """Largest multiply-add of every channel over one pool, before the activation, into `best`."""
+    for c in range(len(best)):
+        best[c] = np.int32(factor[c] * np.int32(y[top, left, c])) + addend[c]
+    for place in range(1, pool * pool):
+        h, w = top + place // pool, left + place % pool
+        for c in range(len(best)):
+            value = np.int32(np.int32(factor[c] * np.int32(y[h, w, c])) + addend[c])
+            best[c] = max(best[c], value)
 
 
 @njit(cache=True, parallel=True)
@@ -224,42 +253,53 @@ def activation_error(dz, y, constants, negative_eighths, pool):
     error = np.empty((images, height, width, channels), np.int16)
     sums = np.zeros((images, channels), np.int64)
     products = np.zeros((images, channels), np.int64)
-    factor, addend = constants
     for n in prange(images):
-        best = np.empty(channels, np.int32)
-        winner = np.empty(channels, np.int32)
-        if pool > 1:
-            error[n] = 0
-        for p in range(height // pool):
-            for q in range(width // pool):
-                if pool == 1:
-                    for c in range(channels):
-                        code = np.int32(y[n, p, q, c])
-                        positive = factor[c] * code + addend[c] > 0
-                        slope = np.int32(8) if positive else np.int32(negative_eighths)
-                        value = np.int32(dz[n, p, q, c]) * slope
-                        error[n, p, q, c] = value
-                        sums[n, c] += value
-                        products[n, c] += value * code
-                    continue
-                for c in range(channels):
-                    best[c] = factor[c] * np.int32(y[n, p * pool, q * pool, c]) + addend[c]
-                    winner[c] = 0
-                for place in range(1, pool * pool):
-                    h, w = p * pool + place // pool, q * pool + place % pool
-                    for c in range(channels):
-                        value = factor[c] * np.int32(y[n, h, w, c]) + addend[c]
-                        if value > best[c]:
-                            best[c] = value
-                            winner[c] = place
-                for c in range(channels):
-                    h, w = p * pool + winner[c] // pool, q * pool + winner[c] % pool
-                    slope = np.int32(8) if best[c] > 0 else np.int32(negative_eighths)
-                    value = np.int32(dz[n, p, q, c]) * slope
-                    error[n, h, w, c] = value
-                    sums[n, c] += value
-                    products[n, c] += value * np.int32(y[n, h, w, c])
+        _activation_error_image(
+            dz[n],
+            y[n],
+            constants[0],
+            constants[1],
+            np.int32(negative_eighths),
+            pool,
+            error[n],
+            sums[n],
+            products[n],
+        )
     return error, sums.sum(0), products.sum(0)
+
+
+@njit(cache=True)
+def _activation_error_image(dz, y, factor, addend, eighths, pool, error, sums, products):
+    """One image of `activation_error`; its loops are short so that they become vectors."""
+    rows, columns, channels = dz.shape
+    best = np.empty(channels, np.int32)
+    row_sum = np.empty(channels, np.int32)
+    row_product = np.empty(channels, np.int32)
+    if pool > 1:
+        error[:] = 0  # pixels that no pool covers
+    for p in range(rows):
+        row_sum[:] = 0
+        row_product[:] = 0
+        for q in range(columns):
+            _best_of_pool(y, p * pool, q * pool, pool, factor, addend, best)
+            for place in range(pool * pool):
+                h, w = p * pool + place // pool, q * pool + place % pool
+                for c in range(channels):
+                    reached = np.int32(np.int32(factor[c] * np.int32(y[h, w, c])) + addend[c])
+                    slope = np.int32(8) if reached > 0 else eighths
+                    value = np.int32(np.int32(dz[p, q, c]) * slope)
+                    error[h, w, c] = value if reached == best[c] else np.int32(0)
+                if pool > 1:  # the first of equal maxima wins
+                    for c in range(channels):
+                        reached = np.int32(np.int32(factor[c] * np.int32(y[h, w, c])) + addend[c])
+                        best[c] = NEVER if reached == best[c] else best[c]
+                for c in range(channels):
+                    row_sum[c] += error[h, w, c]
+                for c in range(channels):
+                    row_product[c] += np.int32(np.int32(error[h, w, c]) * np.int32(y[h, w, c]))
+        for c in range(channels):
+            sums[c] += row_sum[c]
+            products[c] += row_product[c]
 
 
 @njit(cache=True)
@@ -320,25 +360,43 @@ def denormalise(error, y, constants, shift, key, limit):
     dy : int8[N, H, W, C]
     largest, saturated : as in `conv2d.convolve`
     """
-    images, height, width, channels = y.shape
+    images = len(y)
     dy = np.empty(y.shape, np.int8)
     largest = np.zeros(images, np.int32)
     saturated = np.zeros(images, np.int64)
-    of_error, of_y, addend = constants
     for n in prange(images):
-        biggest = np.int32(0)
-        clipped = 0
-        for h in range(height):
-            for w in range(width):
-                index = np.uint32((((n * height + h) * width + w) * channels) & 0xFFFFFFFF)
-                for c in range(channels):
-                    value = of_error[c] * np.int32(error[n, h, w, c]) + addend[c]
-                    value += of_y[c] * np.int32(y[n, h, w, c])
-                    biggest = max(biggest, abs(value))
-                    value = (value + noise32(key, index + np.uint32(c), shift)) >> shift
-                    narrow = saturate(value, limit)
-                    clipped += narrow != value
-                    dy[n, h, w, c] = narrow
-        largest[n] = biggest
-        saturated[n] = clipped
+        largest[n], saturated[n] = _denormalise_image(
+            error[n],
+            y[n],
+            constants[0],
+            constants[1],
+            constants[2],
+            shift,
+            key,
+            n * y[n].size,
+            np.int32(limit),
+            dy[n],
+        )
     return dy, largest.max(), saturated.sum()
+
+
+@njit(cache=True)
+def _denormalise_image(error, y, of_error, of_y, addend, shift, key, first_index, limit, dy):
+    """One image of `denormalise`; a function of its own so that its loops become vectors."""
+    height, width, channels = y.shape
+    bits = np.int32(shift)
+    biggest = np.int32(0)
+    clipped = 0
+    for h in range(height):
+        for w in range(width):
+            start = np.uint32((first_index + (h * width + w) * channels) & 0xFFFFFFFF)
+            for c in range(channels):
+                value = np.int32(of_error[c] * np.int32(error[h, w, c]))
+                value = np.int32(value + np.int32(of_y[c] * np.int32(y[h, w, c])))
+                value = np.int32(value + addend[c])
+                biggest = max(biggest, np.int32(abs(value)))
+                noise = noise32(key, np.uint32(start + np.uint32(c)), shift)
+                wide = np.int32(np.int32(value + noise) >> bits)
+                clipped += (wide > limit) | (wide < -limit)
+                dy[h, w, c] = saturate32(wide, limit)
+    return biggest, clipped

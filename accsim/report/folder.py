@@ -21,6 +21,9 @@ def require_place(out: Path, marker: str) -> Path:
         )
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out.name!r} must be a folder, not a file; choose another name")
+    for above in out.parents:
+        if above.exists() and not above.is_dir():
+            raise FileExistsError(f"{out.name!r} must lie in a folder, not in file {above.name!r}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent):
         return out

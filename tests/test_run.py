@@ -1,0 +1,183 @@
+"""Whole runs: what every report promises, and values and cost that meet in both directions."""
+
+import json
+from dataclasses import replace
+
+import numba
+import pandas as pd
+import pytest
+
+from accsim.data import load_folder
+from accsim.run import compare, run, simulate, told
+from accsim.schedule import DeferredWriteback, LayerwiseEma, SeparateEma
+from accsim.workload import WorkloadError, read_workload
+
+
+@pytest.fixture
+def dataset(pictures):
+    return load_folder(pictures, 16)
+
+
+@pytest.fixture
+def workload(write_workload):
+    return read_workload(write_workload())
+
+
+def test_a_run_writes_every_table_and_closes_its_ledgers(workload, dataset, tmp_path):
+    out = tmp_path / "report"
+    seen = []
+    run(workload, out, dataset, on_step=seen.append)
+    result = json.loads((out / "result.json").read_text())
+    assert [status.step for status in seen] == [1, 2, 3, 4, 5, 6]
+    assert result["workload"]["steps"] == 6
+    assert result["accuracy"]["test_images"] == 40
+    assert result["data"]["stand_in"] is False
+    assert set(result["ledgers"]) >= {"ddr_bytes", "ddr_bursts", "macs", "time", "energy", "bound"}
+    assert all(book["closed"] for book in result["ledgers"].values())
+    steps = pd.read_csv(out / "steps.csv")
+    passes = pd.read_csv(out / "passes.csv")
+    tensors = pd.read_csv(out / "tensors.csv")
+    assert len(steps) == 6
+    assert steps["teacher_accuracy"].notna().tolist() == [False] * 3 + [True, False, True]
+    cost = result["cost"]
+    assert passes["macs"].sum() == cost["macs"]
+    assert tensors["read_bytes"].sum() == passes["ddr_read_bytes"].sum() == cost["ddr_read_bytes"]
+    assert tensors["write_bytes"].sum() == cost["ddr_write_bytes"]
+    assert steps["joules"].iloc[-1] == pytest.approx(cost["joules"])
+    energy = pd.read_csv(out / "energy.csv")
+    assert energy["joules"].sum() == pytest.approx(cost["joules"])
+    assert cost["frames_seen"] == 48
+    for figure in ("accuracy", "ddr_traffic", "cycles", "energy"):
+        assert (out / f"{figure}.png").stat().st_size > 1000
+        assert (out / f"{figure}.csv").is_file()
+
+
+def test_macs_are_those_of_the_passes_that_ran(workload, dataset):
+    """By hand: an error of every input pixel meets every weight, except in the first layer."""
+    result = simulate(workload, dataset)
+    network, granule = workload.network, workload.accelerator.sample_granule
+    first, *others = (node for node in network.nodes if node.macs)
+    data = sum(node.input.height * node.input.width * node.weights for node in others[:-1])
+    each = network.macs + data + others[-1].macs  # backward_weight and backward_data
+    expected = 0
+    for backward in result.tables.steps["backward_samples"]:
+        padded = min(-(-backward // granule) * granule, 16)
+        expected += (8 + 16) * network.macs + padded * each
+    assert result.summary["cost"]["macs"] == expected
+    assert first.inputs == (-1,)
+
+
+def test_same_seed_same_report_on_any_threads(workload, dataset, tmp_path):
+    texts = []
+    for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+        numba.set_num_threads(threads)
+        run(workload, tmp_path / "report", dataset)
+        texts.append((tmp_path / "report" / "result.json").read_bytes())
+    assert texts[0] == texts[1]
+    other = simulate(replace(workload, seed=1), dataset).summary
+    assert (
+        other["cost"] != json.loads(texts[0])["cost"]
+        or other["accuracy"] != json.loads(texts[0])["accuracy"]
+    )
+
+
+def test_a_slow_camera_makes_the_machine_wait(workload, dataset):
+    slow = replace(workload, data=replace(workload.data, frames_per_second=10))
+    result = simulate(slow, dataset).summary["cost"]
+    assert result["seconds"] >= 48 / 10
+    assert result["idle_seconds"] > 4
+    assert result["frames_dropped"] == 0
+
+
+def test_a_fast_camera_loses_frames(workload, dataset):
+    fast = replace(workload, data=replace(workload.data, frames_per_second=10**6))
+    assert simulate(fast, dataset).summary["cost"]["frames_dropped"] > 0
+
+
+def test_schedules_with_one_rule_learn_the_same_and_cost_different(workload, dataset):
+    """The teacher of both schedules is the same moving average; only its traffic differs."""
+    waiting = replace(workload, data=replace(workload.data, frames_per_second=100))
+    separate = simulate(replace(waiting, schedule=SeparateEma()), dataset)
+    layerwise = simulate(replace(waiting, schedule=LayerwiseEma()), dataset)
+    assert separate.summary["accuracy"] == layerwise.summary["accuracy"]
+    deferred = simulate(replace(waiting, schedule=DeferredWriteback(every=3)), dataset)
+    columns = ["labelled_correct", "accepted", "teacher_changed"]
+    tables = [r.tables.steps[columns] for r in (separate, layerwise, deferred)]
+    assert tables[0].equals(tables[1])
+    assert not tables[0].equals(tables[2])
+
+
+def test_schedules_move_the_bytes_of_the_hand_count(workload, dataset):
+    """Words of 2 bytes a parameter and step beside the forward's own read: 5, 4 and 3 + 1/n."""
+    every, steps = 3, 6
+    words = {}
+    for schedule in (SeparateEma(), LayerwiseEma(), DeferredWriteback(every=every)):
+        tensors = simulate(replace(workload, schedule=schedule), dataset).tables.tensors
+        moved = tensors.assign(bytes=tensors["read_bytes"] + tensors["write_bytes"])
+        stored = moved[moved["class"].isin(["weights", "teacher"])]
+        of_pass = stored.groupby(["class", "pass"])["bytes"].sum()
+        own_read = 2 * workload.network.parameters * steps  # the teacher forward's
+        followed = of_pass.reindex(
+            [("weights", "update"), ("weights", "ema"), ("teacher", "ema"),
+             ("weights", "teacher_forward"), ("teacher", "teacher_forward")]
+        ).sum()  # fmt: skip
+        words[schedule.name] = (followed - own_read) / (2 * workload.network.parameters * steps)
+    assert words == {"SeparateEma": 5, "LayerwiseEma": 4, "DeferredWriteback": 3 + 1 / every}
+
+
+def test_rejected_samples_cost_no_backward_work(workload, dataset):
+    rejecting = replace(workload.algorithm, confidence_threshold=1.0)
+    accepting = replace(workload.algorithm, confidence_threshold=0.0)
+    costs = [
+        simulate(replace(workload, algorithm=rule), dataset).summary["cost"]
+        for rule in (rejecting, accepting)
+    ]
+    assert costs[0]["macs"] < costs[1]["macs"]
+    assert costs[0]["ddr_read_bytes"] < costs[1]["ddr_read_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("network", "resnet.network(width=4, classes=2, image=Shape(16, 16, 3))"),
+        ("network", "mlp.network((16,), classes=2, image=Shape(16, 16, 3))"),
+        ("dataflow", "WeightStationary()"),
+        ("algorithm", "Supervised()"),
+        ("numerics", "Numerics(weight_bits=4, activation_bits=6, teacher_bits=12)"),
+    ],
+)
+def test_every_choice_runs(name, source, write_workload, dataset):
+    result = simulate(read_workload(write_workload(**{name: source})), dataset)
+    assert all(book["closed"] for book in result.summary["ledgers"].values())
+
+
+def test_compare_sets_schedules_side_by_side(workload, dataset, tmp_path):
+    rivals = [SeparateEma(), DeferredWriteback(every=2)]
+    rows = compare(workload, rivals, tmp_path / "out", dataset)
+    assert [row["schedule"] for row in rows] == ["SeparateEma", "DeferredWriteback(every=2)"]
+    assert told(rivals[1]) == rows[1]["schedule"]
+    assert rows[0]["ddr_read_bytes"] > rows[1]["ddr_read_bytes"]
+    assert (tmp_path / "out" / "README.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"network": "convnet.network(width=4, classes=3, image=Shape(16, 16, 3))"}, "classes of"),
+        ({"network": "convnet.network(width=4, classes=2)"}, "images of network"),
+        (
+            {
+                "accelerator": "replace(boards.PYNQ_Z2, buffers=replace("
+                "boards.PYNQ_Z2.buffers, input=BufferSpec(64)))"
+            },
+            "input",
+        ),
+    ],
+)
+def test_choices_that_do_not_fit_are_refused_before_time_starts(
+    choices, message, write_workload, dataset, tmp_path
+):
+    workload = read_workload(write_workload(**choices))
+    with pytest.raises(WorkloadError, match=message):
+        run(workload, tmp_path / "report", dataset)
+    assert not (tmp_path / "report").exists()
