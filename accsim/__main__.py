@@ -4,7 +4,7 @@ import ast
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,10 +207,11 @@ def progress(steps: int, quiet: bool):
     )
     bar = Progress(*columns, console=console, disable=quiet)
     task = bar.add_task("", total=steps, state="")
-    try:
+    with ExitStack() as shown:
 
         def on_step(status: Status) -> None:
-            bar.start()
+            if not bar.live.is_started:  # nothing is drawn before the first step
+                shown.enter_context(bar)
             accuracy = (
                 "" if status.accuracy is None else f"accuracy {100 * status.accuracy:.1f} %, "
             )
@@ -218,8 +219,6 @@ def progress(steps: int, quiet: bool):
             bar.update(task, advance=1, state=state)
 
         yield on_step
-    finally:
-        bar.stop()
 
 
 if __name__ == "__main__":

@@ -313,14 +313,22 @@ class StepClock:
                 for row, amount in book.right_rows.items():
                     right[row] += amount * count
                 merged[name] = replace(book, left_rows=left, right_rows=right)
-        if "time" in merged:
-            spent = {row: ps + self._idle_ps for row, ps in merged["time"].left_rows.items()}
-            merged["time"] = replace(
-                merged["time"],
-                right_name="clock",
-                left_rows=spent,
-                right_rows=dict.fromkeys(spent, self._now_ps),
-            )
+        if not merged:
+            return merged
+        spent = {row: ps + self._idle_ps for row, ps in merged["time"].left_rows.items()}
+        merged["time"] = replace(
+            merged["time"],
+            right_name="clock",
+            left_rows=spent,
+            right_rows=dict.fromkeys(spent, self._now_ps),
+        )
+        idle = sum(self._idle_energy().values())
+        books = merged["energy"]
+        merged["energy"] = replace(
+            books,
+            left_rows={**books.left_rows, "idle": idle},
+            right_rows={**books.right_rows, "idle": idle},
+        )
         return merged
 
 

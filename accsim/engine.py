@@ -20,7 +20,7 @@ from accsim.hardware.dma import DmaEngine, bursts
 from accsim.hardware.dram_controller import DramController
 from accsim.hardware.pe_array import PEArray
 from accsim.hardware.vector_unit import VectorUnit
-from accsim.ledger import Ledger
+from accsim.ledger import TOTAL, Ledger
 from accsim.network import Network
 from accsim.passes import Passes
 from accsim.schedule.program import Operation, macs_by_label
@@ -180,16 +180,16 @@ class Timeline:
                 moved[row] = moved.get(row, 0) + counted
             if record.macs:
                 macs[label] = macs.get(label, 0) + record.macs
-        planned["all"] = sum(planned.values())
-        moved["all"] = sum(self.dma_bytes.values())
+        planned[TOTAL] = sum(planned.values())
+        moved[TOTAL] = sum(self.dma_bytes.values())
         expected = macs_by_label(network, passes)
-        expected["all"], macs["all"] = sum(expected.values()), self.array_macs
+        expected[TOTAL], macs[TOTAL] = sum(expected.values()), self.array_macs
 
         burst_bytes = self.accelerator.dram.burst_bytes
         dma = {f"{side}s": n * burst_bytes for side, n in self.dma_bursts.items()}
-        dma["payload and padding"] = sum(self.dma_bytes.values()) + self.padding_bytes
+        dma[TOTAL] = sum(self.dma_bytes.values()) + self.padding_bytes
         ddr = {side: self.dram_counts[side] * burst_bytes for side in ("reads", "writes")}
-        ddr["payload and padding"] = ddr["reads"] + ddr["writes"]
+        ddr[TOTAL] = ddr["reads"] + ddr["writes"]
 
         time = {unit: sum(causes.values()) for unit, causes in self.unit_ps.items()}
         time["operations"] = sum(record.share_ps for record in self.records)

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
+TOTAL = "all"
+
+
 class LedgerError(AssertionError):
     """Two sides of a ledger disagree; the message names the ledger, the sides and the row."""
 
@@ -12,7 +15,8 @@ class LedgerError(AssertionError):
 class Ledger:
     """One quantity, counted by `left_name` and by `right_name` for the same rows.
 
-    ``bound`` makes it an inequality: the left may not exceed the right.
+    ``bound`` makes it an inequality: the left may not exceed the right. A row named `TOTAL` is a
+    total that was counted on its own; without one the rows' sum stands for it.
     """
 
     name: str
@@ -26,12 +30,12 @@ class Ledger:
     @property
     def left(self) -> int:
         """Total of the left side."""
-        return sum(self.left_rows.values())
+        return _total(self.left_rows)
 
     @property
     def right(self) -> int:
         """Total of the right side."""
-        return sum(self.right_rows.values())
+        return _total(self.right_rows)
 
     def _open_rows(self):
         for row in {**self.left_rows, **self.right_rows}:
@@ -51,6 +55,10 @@ class Ledger:
                 f"ledger {self.name!r} does not close: {self.left_name} says {left} {self.unit}, "
                 f"{self.right_name} says {right}; row {row}"
             )
+
+
+def _total(rows: Mapping[str, int]) -> int:
+    return rows[TOTAL] if TOTAL in rows else sum(rows.values())
 
 
 def check(ledgers: Mapping[str, Ledger]) -> None:

@@ -232,7 +232,13 @@ def _summary(workload, dataset, accuracy, clock, totals, last) -> dict[str, Any]
             "frames_dropped": last["frames_dropped"],
         },
         "ledgers": {
-            name: {"left": book.left, "right": book.right, "closed": book.closed}
+            name: {
+                "left": book.left,
+                "right": book.right,
+                "closed": book.closed,
+                "unit": book.unit,
+                "sides": f"{book.left_name}, {book.right_name}",
+            }
             for name, book in totals.ledgers.items()
         },
         "energy_table": totals.energy_table,

@@ -27,7 +27,7 @@ workload = Workload(
         labels=1000,
         labelled_per_batch=32,
         unlabelled_per_batch=96,
-        frames_per_second=1000,
+        frames_per_second=2500,  # a machine that is too slow for it drops frames
     ),
     steps=3000,
     seed=0,

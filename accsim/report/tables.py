@@ -160,11 +160,12 @@ def energy_shares(tables: Tables) -> pd.DataFrame:
 
 
 def busiest_passes(tables: Tables, rows: int = 10) -> pd.DataFrame:
-    """The layers and passes that held their unit longest, waiting included, and their share."""
-    spent = ["cycles_busy", "cycles_wait_operand", "cycles_wait_output"]
-    passes = tables.ordered("passes").assign(cycles=tables.passes[spent].sum(axis=1))
-    passes["share"] = passes["cycles"] / max(passes["cycles"].sum(), 1)
-    return passes.sort_values("cycles", ascending=False, kind="stable").head(rows)
+    """The layers and passes that kept their unit busy longest, their share, and their waits."""
+    passes = tables.ordered("passes").assign(
+        waiting=tables.passes["cycles_wait_operand"] + tables.passes["cycles_wait_output"],
+        share=tables.passes["cycles_busy"] / max(tables.passes["cycles_busy"].sum(), 1),
+    )
+    return passes.sort_values("cycles_busy", ascending=False, kind="stable").head(rows)
 
 
 def in_order_of_passes(table: pd.DataFrame, then: list[str]) -> pd.DataFrame:

@@ -45,9 +45,10 @@ def run() -> Run:
             "unlabelled_samples": [96] * 4,
             "backward_samples": [32, 56, 80, 128],
             "teacher_changed": [0.25] * 4,
+            "unmoved": [0.125] * 4,
             "saturations": [0, 1, 0, 2],
-            "frames_seen": [96] * 4,
-            "frames_dropped": [0, 4, 4, 8],
+            "frames_seen": [96, 192, 288, 384],
+            "frames_dropped": [0, 4, 8, 16],
             "student_accuracy": [NONE, 0.5, NONE, 0.75],
             "teacher_accuracy": [NONE, 0.25, NONE, 0.8125],
         }
@@ -104,7 +105,15 @@ def run() -> Run:
             "frames_seen": 384,
             "frames_dropped": 16,
         },
-        "ledgers": {"ddr_bytes": {"left": 196, "right": 196, "closed": True}},
+        "ledgers": {
+            "ddr_bytes": {
+                "left": 196,
+                "right": 196,
+                "closed": True,
+                "unit": "bytes",
+                "sides": "tensors, DMA",
+            }
+        },
         "energy_table": [
             {
                 "action": "int8_mac",

@@ -76,9 +76,9 @@ def test_energy_begins_with_the_component_that_spends_most(run):
     ]
 
 
-def test_busiest_passes_count_waiting(run):
+def test_busiest_passes_tell_their_waits_beside(run):
     busiest = tables.busiest_passes(run.tables, rows=2)
-    assert busiest[["pass", "cycles", "share"]].values.tolist() == [
-        ["student_forward", 2400, 0.6],
-        ["update", 1000, 0.25],
+    assert busiest[["pass", "cycles_busy", "share", "waiting"]].values.tolist() == [
+        ["student_forward", 1400, 1400 / 3000, 1000],
+        ["update", 1000, 1000 / 3000, 0],
     ]
