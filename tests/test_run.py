@@ -7,7 +7,9 @@ import numba
 import pandas as pd
 import pytest
 
+from accsim import energy, engine
 from accsim.data import load_folder
+from accsim.ledger import LedgerError
 from accsim.run import compare, run, simulate, told
 from accsim.schedule import DeferredWriteback, LayerwiseEma, SeparateEma
 from accsim.workload import WorkloadError, read_workload
@@ -181,3 +183,59 @@ def test_choices_that_do_not_fit_are_refused_before_time_starts(
     with pytest.raises(WorkloadError, match=message):
         run(workload, tmp_path / "report", dataset)
     assert not (tmp_path / "report").exists()
+
+
+def tampered_timelines(**change):
+    """What makes every simulated step report other totals than its parts."""
+    honest = engine.simulate
+    return lambda *arguments: replace(honest(*arguments), **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [
+        ({"dma_bytes": {"read": 1, "write": 0}}, "'ddr_bytes'.*row all"),
+        ({"dma_bursts": {"read": 1, "write": 1}}, "'ddr_bursts'.*row reads"),
+        ({"array_macs": 5}, "'macs'.*row all"),
+        ({"unit_ps": {"pe_array": {"busy": 5}}}, "'time'.*row pe_array"),
+        ({"makespan_ps": 5000}, "'time'.*row"),
+    ],
+    ids=["ddr_bytes", "ddr_bursts", "macs", "time", "makespan"],
+)
+def test_an_open_ledger_stops_the_run_and_names_its_row(
+    change, row, workload, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(engine, "simulate", tampered_timelines(**change))
+    with pytest.raises(LedgerError, match=row):
+        run(workload, tmp_path / "report", dataset)
+    assert not list(tmp_path.glob("report*"))
+
+
+def test_a_joule_too_many_stops_the_run(workload, dataset, tmp_path, monkeypatch):
+    honest = energy.account
+
+    def dishonest(timeline, table):
+        account = honest(timeline, table)
+        account.by_component["ddr"] += 1
+        return account
+
+    monkeypatch.setattr(energy, "account", dishonest)
+    with pytest.raises(LedgerError, match=r"'energy' does not close.*row ddr"):
+        run(workload, tmp_path / "report", dataset)
+
+
+def test_a_run_faster_than_peak_rates_is_stopped(workload, dataset, tmp_path, monkeypatch):
+    """Every count agrees, but in less time than the MACs take: only the bound can tell."""
+    honest = engine.simulate
+
+    def hurried(*arguments):
+        timeline = honest(*arguments)
+        units = {unit: {"busy": 5000} for unit in timeline.unit_ps}
+        for record in timeline.records:
+            record.share_ps = 0
+        timeline.records[0].share_ps = 5000
+        return replace(timeline, makespan_ps=5000, unit_ps=units)
+
+    monkeypatch.setattr(engine, "simulate", hurried)
+    with pytest.raises(LedgerError, match=r"'bound' does not close.*row MACs"):
+        run(workload, tmp_path / "report", dataset)

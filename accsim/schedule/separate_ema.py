@@ -17,7 +17,7 @@ class SeparateEma(Schedule):
         return Blend(1, True)
 
     def explain(self):
-        return "the yardstick: the ema pass reads the student once more than any other needs to"
+        return "the yardstick: 2 words a weight in the update, 3 in an ema pass of its own"
 
     def order(self, program, passes, store):
         program.teacher_forward(passes.teacher_forward)

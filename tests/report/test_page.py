@@ -85,7 +85,7 @@ def test_the_page_tells_ledgers_sources_columns_and_choices(tmp_path, run):
     page = (write_report(tmp_path / "tiny", result, run.tables) / "README.md").read_text()
     assert "| ddr bytes | tensors, DMA | 196 | 196 | bytes | yes |" in page
     assert "| int8 mac | 2.00 pJ | MAC | 1.00 pJ | 4.00 pJ | A \\| B |" in page
-    assert "| student | fc | student forward | pe array | 2,400 | 60.0% | 41.7% |" in page
+    assert "| student | fc | student forward | pe array | 1,400 | 46.7% | 1,000 |" in page
     assert "| teacher_changed | share of the teacher's words that the step moved |" in page
     assert "    python -m accsim run workloads/tiny.py\n" in page
     assert '"teacher_shift": 7' in page
