@@ -4,7 +4,12 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# compilation counts as time of the first example, and CI machines are shared
+settings.register_profile("accsim", deadline=None)
+settings.load_profile("accsim")
 
 
 @pytest.fixture(scope="session")

@@ -152,7 +152,7 @@ def convolve(padded, packed, sums, stride, rows, columns, shift, key, limit):
                     for k in range(used):
                         total = np.int32(tile[m, k] - np.int32(128) * sums[start + k])
                         biggest = max(biggest, abs(total))
-                        value = (total + noise32(key, index + np.uint32(k), shift)) >> shift
+                        value = (total + noise32(total, key, index + np.uint32(k), shift)) >> shift
                         narrow = saturate(value, limit)
                         clipped += narrow != value
                         target[start + k] = narrow

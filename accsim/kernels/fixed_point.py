@@ -4,8 +4,32 @@ A tensor of B bits holds integers ``q`` in [-(2**(B-1) - 1), 2**(B-1) - 1] (symm
 negative code is unused) and one exponent ``e``; it stands for ``q * 2**e``.
 """
 
+from enum import IntEnum
+
 import numpy as np
 from numba import njit
+
+
+class Rounding(IntEnum):
+    """How a tensor class drops bits; kernels take the code, or a random key in its place.
+
+    ``PSEUDO_STOCHASTIC`` rounds up where the upper half of the dropped bits exceeds the lower half:
+    no random numbers. Source: Wang et al., "NITI", IEEE TPDS 2022, section 3.3.
+    ``STOCHASTIC`` draws from a hash of (seed, step, tensor, element). Source: Gupta et al., "Deep
+    Learning with Limited Numerical Precision", ICML 2015, eq. 1.
+    ``STOCHASTIC_LFSR`` draws from the shift registers of the vector unit's lanes, in the order in
+    which the words stream through; only stored words go that way.
+    """
+
+    STOCHASTIC = 0
+    HALF_UP = -1
+    TRUNCATE = -2
+    NEAREST_EVEN = -3
+    PSEUDO_STOCHASTIC = -4
+    STOCHASTIC_LFSR = -5
+
+
+HALF_UP, TRUNCATE, NEAREST_EVEN = -1, -2, -3  # as compiled kernels see them
 
 STEP_KEY = 0x9E3779B9  # odd constant of Weyl sequences: 2**32 / golden ratio
 
@@ -51,28 +75,67 @@ def round_shift(value, shift):
 
 
 @njit(cache=True, inline="always")
-def noise32(key, index, shift):
-    """What to add to a 32-bit value before its right shift by `shift` (0 to 31), to round it.
+def noise32(value, key, index, shift):
+    """What to add to the 32-bit `value` before its right shift by `shift` (0 to 31), to round it.
 
-    A `key` of -1 gives one half: round half up. Any other key gives a fraction drawn from (key,
-    index), so that the value is rounded up with the probability of its fraction.
-    Source: Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015, eq. 1.
+    Parameters
+    ----------
+    value : int32
+    key : a random key (0 or more) for stochastic rounding, else a `Rounding`'s code
+    index : of the element in its tensor; with the key it decides the random bits
+    shift : bits to drop
     """
-    if key < 0:
-        return np.int32((np.int32(1) << np.int32(shift)) >> np.int32(1))
-    random = hash32(np.uint32(index) ^ np.uint32(key))
-    return np.int32((random >> np.uint32(1)) >> np.uint32(31 - shift))
+    if key >= 0:
+        random = hash32(np.uint32(index) ^ np.uint32(key))
+        return np.int32((random >> np.uint32(1)) >> np.uint32(31 - shift))
+    bits = np.int32(shift)
+    half = np.int32(np.int32(np.int32(1) << bits) >> np.int32(1))
+    if key == HALF_UP:
+        return half
+    if key == TRUNCATE:
+        return np.int32(0)
+    if key == NEAREST_EVEN:
+        odd = np.int32(np.int32(value >> bits) & np.int32(1))
+        return np.int32(half - np.int32(1) + odd) if shift else np.int32(0)
+    low_bits = np.int32(shift // 2)
+    rest = np.int32(value & np.int32((np.int32(1) << bits) - np.int32(1)))
+    high = np.int32(rest >> np.int32(bits - low_bits))
+    low = np.int32(rest & np.int32((np.int32(1) << low_bits) - np.int32(1)))
+    return np.int32((high > low) << bits)
 
 
 @njit(cache=True, inline="always")
 def round_shift_random(value, shift, random):
-    """The 64-bit ``value / 2**shift`` stochastically rounded, as `noise32`; `random` is uint32.
+    """The 64-bit ``value / 2**shift`` rounded up with its fraction's probability; random: uint32.
 
     Above a shift of 32 the lowest bits of the fraction are rounded down.
     """
     if shift > 32:
         value, shift = value >> (shift - 32), 32
     return (value + (np.int64(random) >> (32 - shift))) >> shift
+
+
+@njit(cache=True, inline="always")
+def round64(value, shift, key, random):
+    """The 64-bit ``value / 2**shift`` rounded as `key` says, for shift >= 0; see `noise32`.
+
+    `random` is the uint32 that stochastic rounding draws from.
+    """
+    if key >= 0:
+        return round_shift_random(value, shift, random)
+    if shift == 0:
+        return value
+    whole = value >> shift
+    rest = value - (whole << shift)
+    half = 1 << (shift - 1)
+    if key == HALF_UP:
+        return whole + (rest >= half)
+    if key == TRUNCATE:
+        return whole
+    if key == NEAREST_EVEN:
+        return whole + (rest > half or (rest == half and whole & 1 == 1))
+    low_bits = shift // 2
+    return whole + ((rest >> (shift - low_bits)) > (rest & ((1 << low_bits) - 1)))
 
 
 @njit(cache=True, inline="always")

@@ -214,7 +214,7 @@ def _normalise_image(y, factor, addend, eighths, pool, shift, key, first_index, 
                 value = best[c]
                 value = max(value, np.int32(np.int32(value * eighths) >> np.int32(EIGHTHS)))
                 biggest = max(biggest, np.int32(abs(value)))
-                noise = noise32(key, np.uint32(start + np.uint32(c)), shift)
+                noise = noise32(value, key, np.uint32(start + np.uint32(c)), shift)
                 wide = np.int32(np.int32(value + noise) >> bits)
                 clipped += (wide > limit) | (wide < -limit)
                 z[p, q, c] = saturate32(wide, limit)
@@ -395,7 +395,7 @@ def _denormalise_image(error, y, of_error, of_y, addend, shift, key, first_index
                 value = np.int32(value + np.int32(of_y[c] * np.int32(y[h, w, c])))
                 value = np.int32(value + addend[c])
                 biggest = max(biggest, np.int32(abs(value)))
-                noise = noise32(key, np.uint32(start + np.uint32(c)), shift)
+                noise = noise32(value, key, np.uint32(start + np.uint32(c)), shift)
                 wide = np.int32(np.int32(value + noise) >> bits)
                 clipped += (wide > limit) | (wide < -limit)
                 dy[h, w, c] = saturate32(wide, limit)

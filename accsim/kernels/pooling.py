@@ -37,7 +37,7 @@ def average(x, reciprocal, shift, key, limit):
         for c in range(channels):
             value = np.int32(total[c] * np.int32(reciprocal))
             largest = max(largest, abs(value))
-            value = (value + noise32(key, n * channels + c, shift)) >> shift
+            value = (value + noise32(value, key, n * channels + c, shift)) >> shift
             narrow = saturate(value, limit)
             saturated += narrow != value
             z[n, 0, 0, c] = narrow
@@ -58,7 +58,7 @@ def spread(dz, height, width, reciprocal, shift, key, limit):
                 for c in range(channels):
                     value = np.int32(dz[n, 0, 0, c] * np.int32(reciprocal))
                     largest = max(largest, abs(value))
-                    value = (value + noise32(key, index + c, shift)) >> shift
+                    value = (value + noise32(value, key, index + c, shift)) >> shift
                     narrow = saturate(value, limit)
                     saturated += narrow != value
                     dx[n, h, w, c] = narrow

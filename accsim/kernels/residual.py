@@ -31,7 +31,7 @@ def add(a, b, left_a, left_b, negative_eighths, shift, key, limit):
         total = (np.int32(flat_a[i]) << left_a) + (np.int32(flat_b[i]) << left_b)
         value = np.int32(total * np.int32(8 if total > 0 else negative_eighths))
         largest = max(largest, abs(value))
-        value = (value + noise32(key, i, shift)) >> shift
+        value = (value + noise32(value, key, i, shift)) >> shift
         narrow = saturate(value, limit)
         saturated += narrow != value
         flat_z[i] = narrow
@@ -48,7 +48,7 @@ def slope_error(dz, z, negative_eighths, shift, key, limit):
     for i in range(len(flat_dz)):
         value = np.int32(flat_dz[i] * np.int32(8 if flat_z[i] > 0 else negative_eighths))
         largest = max(largest, abs(value))
-        value = (value + noise32(key, i, shift)) >> shift
+        value = (value + noise32(value, key, i, shift)) >> shift
         narrow = saturate(value, limit)
         saturated += narrow != value
         flat_dx[i] = narrow

@@ -19,10 +19,17 @@ def half_up(value, shift):
 
 
 def rounded(value, shift, key, index):
-    """A 32-bit value rounded as the kernels do: half up, or up where the noise carries."""
-    if key < 0:
-        return half_up(value, shift)
-    return (value + (hash32(index ^ key) >> (32 - shift) if shift else 0)) >> shift
+    """``value / 2**shift`` rounded by the rule of `key`, by exact division."""
+    whole, rest = divmod(value, 2**shift)
+    if key >= 0:
+        return (value + (hash32(index ^ key) >> (32 - shift) if shift else 0)) >> shift
+    up = {
+        -1: 2 * rest >= 2**shift,
+        -2: False,
+        -3: 2 * rest > 2**shift or (2 * rest == 2**shift and whole % 2 == 1),
+        -4: rest // 2 ** (shift - shift // 2) > rest % 2 ** (shift // 2),
+    }
+    return whole + (up[key] if shift else 0)
 
 
 def rounded_map(values, shift, key, limit):

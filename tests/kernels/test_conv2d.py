@@ -67,7 +67,7 @@ def test_three_convolutions_are_bit_exact(shape, extreme, rng):
     assert np.array_equal(gradient, exact)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_twins_agree_with_torch(data):
     """The integer twins are themselves held against float64 autograd, exact at these sizes."""

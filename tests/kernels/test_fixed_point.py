@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from accsim.kernels.fixed_point import (
+    Rounding,
     bit_length,
     integer_sqrt,
     limit,
@@ -17,15 +18,16 @@ from accsim.kernels.fixed_point import (
     noise32,
     random_key,
     random_words,
+    round64,
     round_shift,
     round_shift_random,
 )
 
 
 @njit
-def noise(key, index, shift):
+def noise(value, key, index, shift):
     """`noise32`, callable from Python."""
-    return noise32(key, index, shift)
+    return noise32(np.int32(value), key, index, shift)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -49,7 +51,7 @@ def test_noise_rounds_up_as_often_as_the_fraction_says(shift):
     draws = 4000
     fraction = 0.3
     value = int(fraction * 2**shift)
-    ups = sum((value + noise(77, i, shift)) >> shift for i in range(draws))
+    ups = sum((value + noise(value, 77, i, shift)) >> shift for i in range(draws))
     exact = value / 2**shift
     assert abs(ups / draws - exact) < 4 * (exact * (1 - exact) / draws) ** 0.5 + 1e-9
 
@@ -62,8 +64,8 @@ def test_stochastic_rounding_goes_to_a_neighbour(value, shift, random):
 
 def test_no_shift_changes_nothing():
     assert round_shift_random.py_func(-5, 0, 2**32 - 1) == -5
-    assert noise(3, 1, 0) == 0
-    assert noise(-1, 1, 0) == 0
+    assert noise(-5, 3, 1, 0) == 0
+    assert noise(-5, -1, 1, 0) == 0
 
 
 @given(st.integers(0, 2**62 - 1))
@@ -77,3 +79,18 @@ def test_narrowing_shift_is_the_least_that_fits(largest, bits):
     shift = narrowing_shift(largest, bits)
     assert reference.half_up(largest, shift) <= limit(bits)
     assert shift == 0 or reference.half_up(largest, shift - 1) > limit(bits)
+
+
+@njit
+def wide(value, shift, key, random):
+    """`round64`, callable from Python."""
+    return round64(value, shift, key, random)
+
+
+@given(st.integers(-(2**30), 2**30), st.integers(0, 30), st.sampled_from(list(Rounding)))
+def test_every_rounding_is_the_twin_in_32_and_64_bits(value, shift, rounding):
+    if rounding in (Rounding.STOCHASTIC, Rounding.STOCHASTIC_LFSR):
+        return
+    expected = reference.rounded(value, shift, rounding, 0)
+    assert wide(value, shift, int(rounding), 0) == expected
+    assert (value + int(noise(value, int(rounding), 0, shift))) >> shift == expected
