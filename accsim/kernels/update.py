@@ -236,7 +236,7 @@ def accumulate(total, exponent, gradient, gradient_exponent, limit):
     ----------
     total : int32[n] or int64[n]; at first the first micro-batch's gradient, with its exponent
     gradient : int32[n] or int64[n]
-    limit : largest code of the total, up to 2**62; both summands and the sum are clipped to it
+    limit : largest code of the total, below 2**62; both summands and the sum are clipped to it
 
     Returns
     -------
@@ -302,7 +302,7 @@ def _counted(chunk, threads, sequential: bool, arguments: tuple) -> WordCounts:
     words = len(arguments[0])
     if sequential or words <= _CHUNK:
         return WordCounts(words, *chunk(0, words, *arguments))
-    counts = threads(*arguments)
+    counts = threads(words, *arguments)
     return WordCounts(words, int(counts[:, 0].max()), *counts[:, 1:].sum(0).tolist())
 
 
@@ -363,47 +363,13 @@ def _sgd_chunk(
 
 
 @njit(cache=True, parallel=True)
-def _sgd_threads(
-    master,
-    momentum,
-    gradient,
-    exponent,
-    rate,
-    factor,
-    decay,
-    master_limit,
-    momentum_limit,
-    master_key,
-    momentum_key,
-    states,
-    bits,
-    master_residual,
-    momentum_residual,
-):
+def _sgd_threads(words, *arguments):
     """`_sgd_chunk` of every chunk: int64[chunks, 5]."""
-    words = len(master)
     chunks = -(-words // _CHUNK)
     counts = np.empty((chunks, 5), np.int64)
     for chunk in prange(chunks):
-        found = _sgd_chunk(
-            chunk * _CHUNK,
-            min((chunk + 1) * _CHUNK, words),
-            master,
-            momentum,
-            gradient,
-            exponent,
-            rate,
-            factor,
-            decay,
-            master_limit,
-            momentum_limit,
-            master_key,
-            momentum_key,
-            states,
-            bits,
-            master_residual,
-            momentum_residual,
-        )
+        begin = chunk * _CHUNK
+        found = _sgd_chunk(begin, min(begin + _CHUNK, words), *arguments)
         for kind in range(5):
             counts[chunk, kind] = found[kind]
     return counts
@@ -498,41 +464,13 @@ def _average_chunk(
 
 
 @njit(cache=True, parallel=True)
-def _average_threads(
-    teacher,
-    student,
-    numerator,
-    shift,
-    coarse_bits,
-    student_shift,
-    limit,
-    key,
-    out,
-    states,
-    bits,
-    residual,
-):
+def _average_threads(words, *arguments):
     """`_average_chunk` of every chunk: int64[chunks, 5]."""
-    words = len(teacher)
     chunks = -(-words // _CHUNK)
     counts = np.empty((chunks, 5), np.int64)
     for chunk in prange(chunks):
-        found = _average_chunk(
-            chunk * _CHUNK,
-            min((chunk + 1) * _CHUNK, words),
-            teacher,
-            student,
-            numerator,
-            shift,
-            coarse_bits,
-            student_shift,
-            limit,
-            key,
-            out,
-            states,
-            bits,
-            residual,
-        )
+        begin = chunk * _CHUNK
+        found = _average_chunk(begin, min(begin + _CHUNK, words), *arguments)
         for kind in range(5):
             counts[chunk, kind] = found[kind]
     return counts
