@@ -1,7 +1,7 @@
-"""Speed of the fixed-point kernels against torch, paired in one process: CPU time and wall time.
+"""Speed of the fixed-point kernels against torch, paired in one process.
 
-Prints two tables and writes them as JSON. Each figure is a median of rounds in which the rivals take
-turns, so that a change of the machine's speed meets both.
+Prints two tables and writes them as JSON. Each figure is a median of rounds in which the rivals
+take turns, so that a change of the machine's speed meets both; CPU time, and wall time in the JSON.
 
     python benchmarks/kernels.py [--threads 1] [--rounds 7] [--json FILE] [--quick]
 """

@@ -1,12 +1,12 @@
-"""The micro-kernel under every product: 8 x 16 accumulators of unsigned-by-signed bytes, exact.
+"""The micro-kernel under every product: 8 rows by 16 or 32 columns of 32-bit sums in registers.
 
-A `tile` holds 8 rows by 16 columns of 32-bit accumulators in registers. Each step multiplies, for
-every row, 4 consecutive bytes of the left operand by 4 x 16 bytes of the right operand, as the
-VNNI instruction ``vpdpbusd`` does. Sums wrap modulo 2**32 and are therefore exact whenever the
-true sum fits 32 bits, in any order: the same bits with the instruction and without.
+Each step multiplies, for every row, one 32-bit word of the left operand (4 bytes or 2 words of
+consecutive k) by 16 or 32 such words of the right operand, as the VNNI instructions ``vpdpbusd``
+and ``vpdpwssd`` do. Sums wrap modulo 2**32: they are exact whenever the true sum fits 32 bits, in
+any order, and every back end gives the same bits.
 
-The left operand is unsigned: a signed byte ``x`` is stored as ``x + 128``, and the caller takes
-``128 * sum(right)`` off the result.
+Bytes of the left operand are unsigned: a signed byte ``x`` is stored as ``x + 128``, and the caller
+takes ``128 * sum(right)`` off the result. 16-bit words are signed as they are.
 """
 
 import llvmlite.binding as llvm
@@ -16,9 +16,10 @@ from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 ROWS = 8
-LANES = 16
-GROUP = 4  # bytes that one 32-bit lane multiplies at once
-LARGEST_SUM = 133_144  # products of two bytes of at most 127 that a 32-bit sum surely holds
+LANES = 16  # 32-bit lanes of a vector; a tile is one or two vectors wide
+WORD = 4  # bytes that one lane multiplies at once
+BYTE_OFFSET = 128  # added to the bytes of the left operand
+SUM_LIMIT = 2**31 - 1
 
 
 def target_features() -> set[str]:
@@ -29,156 +30,215 @@ def target_features() -> set[str]:
     return {name for name, present in llvm.get_host_cpu_features().items() if present}
 
 
-HAS_VNNI = {"avx512vnni", "avx512bw", "avx512f"} <= target_features()
+def back_end(features: set[str]) -> str:
+    """``vnni``, ``avx2`` or ``generic``: an instruction that the CPU lacks would end the process."""
+    if {"avx512vnni", "avx512bw", "avx512f"} <= features:
+        return "vnni"
+    return "avx2" if "avx2" in features else "generic"
 
-_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_LANES_I32 = ir.VectorType(_I32, LANES)
-_LANES_I8 = ir.VectorType(_I8, LANES)
-_BYTES = ir.VectorType(_I8, LANES * GROUP)
+
+BACK_END = back_end(target_features())
+
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_VECTOR = ir.VectorType(_I32, LANES)
+_PAIRS = ir.VectorType(_I16, 2 * LANES)
 
 
-def _splat(builder, scalar):
-    """The 32-bit `scalar` in every lane."""
-    undefined = ir.Constant(_LANES_I32, ir.Undefined)
+def _splat(builder, scalar, lanes=LANES):
+    """`scalar` in every lane."""
+    kind = ir.VectorType(scalar.type, lanes)
+    undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
-    zeros = ir.Constant(ir.VectorType(_I32, LANES), None)
-    return builder.shuffle_vector(first, undefined, zeros)
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), None))
 
 
-def _dot_vnni(builder, total, left, right):
-    """``total`` plus the dot products of the 4 bytes `left` with each lane's 4 bytes of `right`."""
-    kind = ir.FunctionType(_LANES_I32, [_LANES_I32] * 3)
-    name = "llvm.x86.avx512.vpdpbusd.512"
-    function = cgutils.get_or_insert_function(builder.module, kind, name)
-    return builder.call(function, [total, _splat(builder, left), right])
+def _picked(builder, vector, lanes):
+    """The lanes of `vector` with these numbers."""
+    numbers = ir.Constant(ir.VectorType(_I32, len(lanes)), [ir.Constant(_I32, n) for n in lanes])
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), numbers)
 
 
-def _dot_generic(builder, total, left, right):
-    """The same sums from plain multiplications, for any target."""
-    flat = builder.bitcast(right, _BYTES)
-    for byte in range(GROUP):
-        lanes = [ir.Constant(_I32, GROUP * lane + byte) for lane in range(LANES)]
-        picked = builder.shuffle_vector(
-            flat, ir.Constant(_BYTES, ir.Undefined), ir.Constant(_LANES_I32, lanes)
-        )
-        shifted = builder.lshr(left, ir.Constant(_I32, 8 * byte))
-        unsigned = builder.and_(shifted, ir.Constant(_I32, 255))
-        signed = builder.sext(picked, _LANES_I32)
-        total = builder.add(total, builder.mul(_splat(builder, unsigned), signed))
-    return total
+def _call(builder, name, result, arguments):
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-_dot = _dot_vnni if HAS_VNNI else _dot_generic
+def _pairs_avx2(builder, left, right):
+    """Sums of the products of 16-bit pairs, by two halves of ``vpmaddwd``."""
+    halves = []
+    for start in (0, LANES):
+        half = range(start, start + LANES)
+        pair = [_picked(builder, vector, half) for vector in (left, right)]
+        halves.append(_call(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(_I32, 8), pair))
+    numbers = [ir.Constant(_I32, n) for n in range(LANES)]
+    return builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(_I32, LANES), numbers))
 
 
-@intrinsic
-def multiply_tile(
-    typing,
-    left,
-    row_offsets,
-    left_step,
-    outer_offsets,
-    right,
-    right_step,
-    outer_count,
-    inner_count,
-    tile,
-    add,
-):
-    """Write (or, if `add`, accumulate) one tile of products; all arguments are int64.
+def _pairs_generic(builder, left, right):
+    """Sums of the products of 16-bit pairs, from plain multiplications."""
+    products = []
+    for first in (0, 1):
+        chosen = range(first, 2 * LANES, 2)
+        wide = [builder.sext(_picked(builder, vector, chosen), _VECTOR) for vector in (left, right)]
+        products.append(builder.mul(*wide))
+    return builder.add(*products)
 
-    ``tile[row, lane] (+)= sum over o, i, b of
-    left[row_offsets[row] + outer_offsets[o] + i * left_step + b]
-    * right[(o * inner_count + i) * right_step + 4 * lane + b]``
 
-    Parameters
-    ----------
-    left, right, tile : addresses of uint8 and int8 operands and of int32[8, 16]
-    row_offsets, outer_offsets : addresses of int64[8] and int64[outer_count], bytes
-    left_step, right_step : bytes between two steps of the inner loop
-    """
-    signature = types.void(*([types.int64] * 10))
+def _dot_words(builder, total, left, right):
+    """`total` plus, in every lane, the products of 2 signed 16-bit words."""
+    operands = _splat(builder, left), right
+    if BACK_END == "vnni":
+        return _call(builder, "llvm.x86.avx512.vpdpwssd.512", _VECTOR, [total, *operands])
+    pairs = _pairs_avx2 if BACK_END == "avx2" else _pairs_generic
+    words = (builder.bitcast(operand, _PAIRS) for operand in operands)
+    return builder.add(total, pairs(builder, *words))
 
-    def generate(context, builder, _signature, arguments):
-        left, row_offsets, left_step, outer_offsets, right, right_step = arguments[:6]
-        outer_count, inner_count, tile, add = arguments[6:]
-        zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
 
-        def pointer(address, kind):
-            return builder.inttoptr(address, ir.PointerType(kind))
+def _dot_bytes(builder, total, left, right):
+    """`total` plus, in every lane, the products of 4 unsigned by 4 signed bytes."""
+    operands = _splat(builder, left), right
+    if BACK_END == "vnni":
+        return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _VECTOR, [total, *operands])
+    pairs = _pairs_avx2 if BACK_END == "avx2" else _pairs_generic
+    eight = _splat(builder, ir.Constant(_I16, 8), 2 * LANES)
+    low_byte = _splat(builder, ir.Constant(_I16, 255), 2 * LANES)
+    unsigned, signed = (builder.bitcast(operand, _PAIRS) for operand in operands)
+    even = pairs(
+        builder,
+        builder.and_(unsigned, low_byte),
+        builder.ashr(builder.shl(signed, eight), eight),
+    )
+    odd = pairs(builder, builder.lshr(unsigned, eight), builder.ashr(signed, eight))
+    return builder.add(total, builder.add(even, odd))
 
-        def load(address, kind, align):
-            return builder.load(pointer(address, kind), align=align)
 
-        def offset(address, count):
-            return builder.add(address, ir.Constant(_I64, count))
+def _tile(vectors):
+    """The micro-kernel for tiles of `vectors` x 16 columns."""
 
-        rows = [
-            builder.add(left, load(offset(row_offsets, 8 * row), _I64, 8)) for row in range(ROWS)
-        ]
-        keep = builder.icmp_signed("!=", add, zero)
-        start = [
-            builder.select(
-                keep,
-                load(offset(tile, 4 * LANES * row), _LANES_I32, 4),
-                ir.Constant(_LANES_I32, None),
-            )
-            for row in range(ROWS)
-        ]
-        before = builder.block
-        outer = builder.append_basic_block("outer")
-        inner = builder.append_basic_block("inner")
-        outer_end = builder.append_basic_block("outer_end")
-        done = builder.append_basic_block("done")
-        builder.branch(outer)
+    def multiply_tile(
+        typing,
+        left,
+        start,
+        row_offsets,
+        left_step,
+        outer_offsets,
+        right,
+        right_step,
+        outer_count,
+        inner_count,
+        tile,
+        add,
+    ):
+        """Write (or, if `add`, accumulate) one tile of products.
 
-        builder.position_at_end(outer)
-        outer_index = builder.phi(_I64)
-        outer_right = builder.phi(_I64)
-        outer_totals = [builder.phi(_LANES_I32) for _ in range(ROWS)]
-        shift = load(
-            builder.add(outer_offsets, builder.mul(outer_index, ir.Constant(_I64, 8))), _I64, 8
-        )
-        builder.branch(inner)
+        ``tile[row, lane] (+)= sum over o, i, j of
+        left[start + row_offsets[row] + outer_offsets[o] + i * left_step + j]
+        * right[(o * inner_count + i) * right_step + 4 * lane + j]``
 
-        builder.position_at_end(inner)
-        inner_index = builder.phi(_I64)
-        inner_left = builder.phi(_I64)
-        inner_right = builder.phi(_I64)
-        totals = [builder.phi(_LANES_I32) for _ in range(ROWS)]
-        lanes = load(inner_right, _LANES_I32, 4)
-        sums = [
-            _dot(builder, total, load(builder.add(row, inner_left), _I32, 1), lanes)
-            for row, total in zip(rows, totals, strict=True)
-        ]
-        next_index = builder.add(inner_index, one)
-        next_left = builder.add(inner_left, left_step)
-        next_right = builder.add(inner_right, right_step)
-        builder.cbranch(builder.icmp_signed("<", next_index, inner_count), inner, outer_end)
+        with offsets, steps and j in bytes; j counts 4 bytes or 2 words.
 
-        builder.position_at_end(outer_end)
-        next_outer = builder.add(outer_index, one)
-        builder.cbranch(builder.icmp_signed("<", next_outer, outer_count), outer, done)
+        Parameters
+        ----------
+        left : array of uint8 (bytes, + 128) or int16, contiguous
+        row_offsets, outer_offsets : addresses of int64[8] and int64[outer_count]
+        right, tile : addresses of int8 or int16 operands and of int32[8, 16 * vectors]
+        start, left_step, right_step, outer_count, inner_count, add : int64
+        """
+        signature = types.void(left, *([types.int64] * 10))
+        dot = _dot_bytes if left.dtype == types.uint8 else _dot_words
 
-        for phi, first, again in [
-            (outer_index, zero, next_outer),
-            (outer_right, right, next_right),
-            *zip(outer_totals, start, sums, strict=True),
-        ]:
-            phi.add_incoming(first, before)
-            phi.add_incoming(again, outer_end)
-        for phi, first, again in [
-            (inner_index, zero, next_index),
-            (inner_left, shift, next_left),
-            (inner_right, outer_right, next_right),
-            *zip(totals, outer_totals, sums, strict=True),
-        ]:
-            phi.add_incoming(first, outer)
-            phi.add_incoming(again, inner)
+        def generate(context, builder, signature, arguments):
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            start, row_offsets, left_step, outer_offsets, right, right_step = arguments[1:7]
+            outer_count, inner_count, tile, add = arguments[7:]
+            left = builder.add(builder.ptrtoint(array.data, _I64), start)
+            zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
+            places = [(row, vector) for row in range(ROWS) for vector in range(vectors)]
 
-        builder.position_at_end(done)
-        for row, total in enumerate(sums):
-            builder.store(total, pointer(offset(tile, 4 * LANES * row), _LANES_I32), align=4)
-        return context.get_dummy_value()
+            def pointer(address, kind):
+                return builder.inttoptr(address, ir.PointerType(kind))
 
-    return signature, generate
+            def load(address, kind, align):
+                return builder.load(pointer(address, kind), align=align)
+
+            def offset(address, count):
+                return builder.add(address, ir.Constant(_I64, count))
+
+            def place_in_tile(row, vector):
+                return offset(tile, WORD * LANES * (row * vectors + vector))
+
+            rows = [
+                builder.add(left, load(offset(row_offsets, 8 * row), _I64, 8))
+                for row in range(ROWS)
+            ]
+            keep = builder.icmp_signed("!=", add, zero)
+            nothing = ir.Constant(_VECTOR, None)
+            first_sums = [
+                builder.select(keep, load(place_in_tile(*place), _VECTOR, 4), nothing)
+                for place in places
+            ]
+            before = builder.block
+            outer = builder.append_basic_block("outer")
+            inner = builder.append_basic_block("inner")
+            outer_end = builder.append_basic_block("outer_end")
+            done = builder.append_basic_block("done")
+            builder.branch(outer)
+
+            builder.position_at_end(outer)
+            outer_index, outer_right = builder.phi(_I64), builder.phi(_I64)
+            outer_sums = [builder.phi(_VECTOR) for _ in places]
+            place = builder.add(outer_offsets, builder.mul(outer_index, ir.Constant(_I64, 8)))
+            outer_left = load(place, _I64, 8)
+            builder.branch(inner)
+
+            builder.position_at_end(inner)
+            inner_index, inner_left, inner_right = (builder.phi(_I64) for _ in range(3))
+            inner_sums = [builder.phi(_VECTOR) for _ in places]
+            columns = [
+                load(offset(inner_right, WORD * LANES * vector), _VECTOR, 4)
+                for vector in range(vectors)
+            ]
+            words = [load(builder.add(row, inner_left), _I32, 1) for row in rows]
+            sums = [
+                dot(builder, total, words[row], columns[vector])
+                for (row, vector), total in zip(places, inner_sums, strict=True)
+            ]
+            next_index = builder.add(inner_index, one)
+            next_left = builder.add(inner_left, left_step)
+            next_right = builder.add(inner_right, right_step)
+            more = builder.icmp_signed("<", next_index, inner_count)
+            builder.cbranch(more, inner, outer_end)
+
+            builder.position_at_end(outer_end)
+            next_outer = builder.add(outer_index, one)
+            more = builder.icmp_signed("<", next_outer, outer_count)
+            builder.cbranch(more, outer, done)
+
+            for phi, entering, again in [
+                (outer_index, zero, next_outer),
+                (outer_right, right, next_right),
+                *zip(outer_sums, first_sums, sums, strict=True),
+            ]:
+                phi.add_incoming(entering, before)
+                phi.add_incoming(again, outer_end)
+            for phi, entering, again in [
+                (inner_index, zero, next_index),
+                (inner_left, outer_left, next_left),
+                (inner_right, outer_right, next_right),
+                *zip(inner_sums, outer_sums, sums, strict=True),
+            ]:
+                phi.add_incoming(entering, outer)
+                phi.add_incoming(again, inner)
+
+            builder.position_at_end(done)
+            for place, total in zip(places, sums, strict=True):
+                builder.store(total, pointer(place_in_tile(*place), _VECTOR), align=4)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return multiply_tile
+
+
+multiply_narrow_tile = intrinsic(_tile(vectors=1))
+multiply_wide_tile = intrinsic(_tile(vectors=2))

@@ -157,10 +157,10 @@ class FixedNetwork:
         `unit` is the exponent of the kernel's results before their shift.
         """
         if name not in self.exponents:
-            _, largest, _ = kernel(0, ROUND_HALF_UP, limit(bits))
+            _, largest, *_ = kernel(0, ROUND_HALF_UP, limit(bits))
             self.exponents[name] = unit + narrowing_shift(largest, bits)
-        shift = min(max(self.exponents[name] - unit, 0), 31)
-        values, largest, saturated = kernel(shift, key, limit(bits))
+        shift = min(max(self.exponents[name] - unit, 0), 30)
+        values, largest, saturated, *_ = kernel(shift, key, limit(bits))
         self.saturated += int(saturated)
         if adapt and largest:
             self.exponents[name] = unit + narrowing_shift(largest, bits)
@@ -201,10 +201,12 @@ class FixedNetwork:
         weights = record.operands[name]
         stride, padding = _window(node)
         values = _flat(node, x.values)
-        gradient = conv2d.backward_weight(values, dy.values, node.weight_shape[0], stride, padding)
-        gradients[name] = (gradient, x.exponent + dy.exponent)
+        gradient, shift, _ = conv2d.backward_weight(
+            values, dy.values, node.weight_shape[0], stride, padding
+        )
+        gradients[name] = (gradient, x.exponent + dy.exponent + shift)
         if node is self.network.nodes[-1]:
-            sums = conv2d.output_sums(dy.values)
+            sums = conv2d.output_sums(dy.values).astype(np.int32)
             gradients[f"{node.name}.bias"] = (sums, dy.exponent)
         if node.inputs[0] == INPUT:
             return None

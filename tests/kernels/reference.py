@@ -33,12 +33,22 @@ def rounded(value, shift, key, index):
 
 
 def rounded_map(values, shift, key, limit):
-    """Every element of an integer array rounded with its own index and saturated."""
-    flat = [
-        max(-limit, min(limit, rounded(int(value), shift, key, index)))
-        for index, value in enumerate(values.reshape(-1))
-    ]
-    return np.array(flat, np.int8).reshape(values.shape)
+    """Every element of an integer array rounded with its own index and saturated; `rounded`."""
+    values = values.astype(np.int64)
+    whole, rest = values >> shift, values & (2**shift - 1)
+    if key >= 0:
+        counters = np.arange(values.size, dtype=np.uint64).reshape(values.shape)
+        random = hash32(counters ^ np.uint64(key)).astype(np.int64)
+        whole = (values + (random >> (32 - shift) if shift else 0)) >> shift
+    elif shift:
+        half = 2 ** (shift - 1)
+        whole = whole + {
+            -1: rest >= half,
+            -2: np.zeros_like(whole),
+            -3: (rest > half) | ((rest == half) & (whole % 2 == 1)),
+            -4: rest // 2 ** (shift - shift // 2) > rest % 2 ** (shift // 2),
+        }[key]
+    return np.clip(whole, -limit, limit)
 
 
 def convolution(x, weights, stride, padding):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accsim.kernels import conv2d
-from accsim.kernels.gemm import LARGEST_SUM
+from accsim.kernels.fixed_point import Rounding
 
 SHAPES = [  # images, height, width, inputs, outputs, kernel, stride, padding
     (1, 1, 1, 1, 1, 1, 1, 0),
@@ -28,43 +28,93 @@ SHAPES = [  # images, height, width, inputs, outputs, kernel, stride, padding
 ]
 
 
-def operands(rng, shape, extreme=None):
+WIDTHS = {  # (left, right) largest codes: bytes, words, and what mixes them
+    "8x8": (127, 127),
+    "4x8": (7, 127),
+    "8x16": (127, 32767),
+    "12x12": (2047, 2047),
+    "16x16": (32767, 32767),
+}
+
+
+def draw(rng, size, largest, extreme=None):
+    """Codes of a format: random, or all the largest or the smallest."""
+    kind = np.int8 if largest <= 127 else np.int16
+    if extreme is not None:
+        return np.full(size, extreme * largest, kind)
+    return rng.integers(-largest, largest + 1, size).astype(kind)
+
+
+def operands(rng, shape, widths=(127, 127), extreme=None):
     images, height, width, inputs, outputs, kernel, stride, padding = shape
     rows = (height + 2 * padding - kernel) // stride + 1
     columns = (width + 2 * padding - kernel) // stride + 1
-
-    def draw(*size):
-        if extreme is not None:
-            return np.full(size, extreme, np.int8)
-        return rng.integers(-127, 128, size).astype(np.int8)
-
     return (
-        draw(images, height, width, inputs),
-        draw(kernel, kernel, inputs, outputs),
-        draw(images, rows, columns, outputs),
+        draw(rng, (images, height, width, inputs), widths[0], extreme),
+        draw(rng, (kernel, kernel, inputs, outputs), widths[1], extreme),
+        draw(rng, (images, rows, columns, outputs), widths[1], extreme),
     )
 
 
-@pytest.mark.parametrize("extreme", [None, 127, -127])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_three_convolutions_are_bit_exact(shape, extreme, rng):
+def check(shape, widths, extreme, rng, shift, key, limit=127, bits=64):
+    """All three convolutions of random maps against their twins, bit for bit."""
     _, height, width, _, _, kernel, stride, padding = shape
-    x, weights, dy = operands(rng, shape, extreme)
+    x, weights, dy = operands(rng, shape, widths, extreme)
 
     sums = reference.convolution(x, weights, stride, padding)
-    y, largest, saturated = conv2d.forward(x, weights, stride, padding, 9, -1, 127)
-    assert np.array_equal(y, reference.rounded_map(sums, 9, -1, 127))
-    assert largest == np.abs(sums).max()
-    assert saturated == (np.abs(reference.half_up(sums, 9)) > 127).sum()
+    y = conv2d.forward(x, weights, stride, padding, shift, key, limit, bits)
+    assert np.array_equal(y.values, reference.rounded_map(sums, shift, key, limit))
+    assert y.largest == np.abs(sums).max()
+    whole = reference.rounded_map(sums, shift, key, 2**62)
+    assert y.saturated == (np.abs(whole) > limit).sum()
+    assert y.overflowed == 0
 
     sums = reference.convolution_data(dy, weights, stride, padding, height, width)
-    dx, largest, _ = conv2d.backward_data(dy, weights, stride, padding, height, width, 8, 77, 127)
-    assert np.array_equal(dx, reference.rounded_map(sums, 8, 77, 127))
-    assert largest == np.abs(sums).max()
+    dx = conv2d.backward_data(dy, weights, stride, padding, height, width, shift, key, limit, bits)
+    assert np.array_equal(dx.values, reference.rounded_map(sums, shift, key, limit))
+    assert dx.largest == np.abs(sums).max()
 
-    gradient = conv2d.backward_weight(x, dy, kernel, stride, padding)
-    exact = reference.convolution_weight(x, dy, kernel, stride, padding)
-    assert np.array_equal(gradient, exact)
+    gradient, exponent, overflowed = conv2d.backward_weight(x, dy, kernel, stride, padding, bits)
+    sums = reference.convolution_weight(x, dy, kernel, stride, padding)
+    assert np.array_equal(gradient, reference.half_up(sums, exponent))
+    assert overflowed == 0
+    assert exponent == 0 or np.abs(sums).max() >= 2**31 - 1
+
+
+@pytest.mark.parametrize("extreme", [None, 1, -1])
+@pytest.mark.parametrize("widths", WIDTHS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_three_convolutions_are_bit_exact(shape, widths, extreme, rng):
+    shift = 9 if max(WIDTHS[widths]) <= 127 else 20
+    check(shape, WIDTHS[widths], extreme, rng, shift, key=77)
+
+
+@pytest.mark.parametrize("rounding", [r for r in Rounding if r < 0 and r > -5])
+@pytest.mark.parametrize("limit", [7, 127, 32767])
+def test_every_rounding_and_result_width(rounding, limit, rng):
+    check(SHAPES[1], (127, 127), None, rng, 6, int(rounding), limit)
+    check(SHAPES[1], (2047, 2047), None, rng, 14, int(rounding), limit)
+
+
+@settings(max_examples=3000)
+@given(st.data())
+def test_any_shape_is_bit_exact(data):
+    kernel = data.draw(st.integers(1, 7))
+    shape = (
+        data.draw(st.integers(1, 9)),
+        data.draw(st.integers(kernel, 9)),
+        data.draw(st.integers(kernel, 9)),
+        data.draw(st.integers(1, 9)),
+        data.draw(st.integers(1, 40)),
+        kernel,
+        data.draw(st.integers(1, 2)),
+        data.draw(st.integers(0, kernel - 1)),
+    )
+    widths = data.draw(st.sampled_from(list(WIDTHS.values())))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    shift = data.draw(st.integers(0, 24))
+    key = data.draw(st.integers(-4, 2**32 - 1))
+    check(shape, widths, data.draw(st.sampled_from([None, None, 1, -1])), rng, shift, key)
 
 
 @settings(max_examples=60)
@@ -80,32 +130,52 @@ def test_twins_agree_with_torch(data):
         data.draw(st.integers(1, 9)), data.draw(st.integers(1, 20)), kernel, stride, padding,
     )  # fmt: skip
     x, weights, dy = operands(np.random.default_rng(data.draw(st.integers(0, 99))), shape)
-    x_t = torch.tensor(x, dtype=torch.float64).permute(0, 3, 1, 2).contiguous().requires_grad_()
-    w_t = (
-        torch.tensor(weights, dtype=torch.float64).permute(3, 2, 0, 1).contiguous().requires_grad_()
-    )
+
+    def nchw(a, order):
+        return torch.tensor(a, dtype=torch.float64).permute(order).contiguous().requires_grad_()
+
+    x_t, w_t = nchw(x, (0, 3, 1, 2)), nchw(weights, (3, 2, 0, 1))
     y_t = torch.nn.functional.conv2d(x_t, w_t, stride=stride, padding=padding)
-    y_t.backward(torch.tensor(dy, dtype=torch.float64).permute(0, 3, 1, 2).contiguous())
-    y, _, _ = conv2d.forward(x, weights, stride, padding, 7, -1, 127)
-    exact = y_t.detach().permute(0, 2, 3, 1).numpy().astype(np.int64)
-    assert np.array_equal(y, reference.rounded_map(exact, 7, -1, 127))
-    dx, _, _ = conv2d.backward_data(dy, weights, stride, padding, height, width, 7, -1, 127)
-    exact = x_t.grad.permute(0, 2, 3, 1).numpy().astype(np.int64)
-    assert np.array_equal(dx, reference.rounded_map(exact, 7, -1, 127))
-    gradient = conv2d.backward_weight(x, dy, kernel, stride, padding)
-    assert np.array_equal(gradient, w_t.grad.permute(2, 3, 1, 0).numpy().astype(np.int64))
+    y_t.backward(nchw(dy, (0, 3, 1, 2)).detach())
+    for exact, twin, order in (
+        (y_t.detach(), reference.convolution(x, weights, stride, padding), (0, 2, 3, 1)),
+        (
+            x_t.grad,
+            reference.convolution_data(dy, weights, stride, padding, height, width),
+            (0, 2, 3, 1),
+        ),
+        (w_t.grad, reference.convolution_weight(x, dy, kernel, stride, padding), (2, 3, 1, 0)),
+    ):
+        assert np.array_equal(exact.permute(order).numpy(), twin)
 
 
-def test_weight_gradient_refuses_sums_beyond_32_bits():
-    dy = np.zeros((LARGEST_SUM // 1024 + 1, 32, 32, 1), np.int8)
-    with pytest.raises(ValueError, match="must be at most 133144"):
-        conv2d.backward_weight(dy, dy, 1, 1, 0)
+@pytest.mark.parametrize("bits", [8, 16, 20, 24, 32, 48])
+def test_a_narrow_accumulator_wraps_and_is_counted(bits, rng):
+    """Any order of two's complement additions ends at the exact sum's low bits."""
+    x, weights, dy = operands(rng, SHAPES[2], (32767, 32767) if bits >= 32 else (127, 127))
+
+    def wrapped(sums):
+        low = sums % 2**bits
+        return np.where(low >= 2 ** (bits - 1), low - 2**bits, low)
+
+    sums = reference.convolution(x, weights, 1, 0)
+    y = conv2d.forward(x, weights, 1, 0, 3, -1, 32767, bits)
+    assert np.array_equal(y.values, reference.rounded_map(wrapped(sums), 3, -1, 32767))
+    assert y.overflowed == (wrapped(sums) != sums).sum()
+    gradient, exponent, overflowed = conv2d.backward_weight(x, dy, 3, 1, 0, bits)
+    sums = reference.convolution_weight(x, dy, 3, 1, 0)
+    assert np.array_equal(gradient, reference.half_up(wrapped(sums), exponent))
+    assert overflowed == (wrapped(sums) != sums).sum()
 
 
-def test_weight_gradient_holds_the_largest_sum():
-    dy = np.full((LARGEST_SUM // 1024, 32, 32, 1), 127, np.int8)
-    gradient = conv2d.backward_weight(dy, -dy, 1, 1, 0)
-    assert gradient.item() == -(127**2) * dy.size
+def test_the_largest_sums_that_32_bits_hold_and_those_beyond():
+    """One product more than fits is summed in 64 bits; the gradient then has an exponent."""
+    most = conv2d.SUM_LIMIT // 127**2
+    for pixels in (most, 4 * most):
+        dy = np.full((1, 1, pixels, 1), 127, np.int8)
+        gradient, exponent, _ = conv2d.backward_weight(dy, -dy, 1, 1, 0, 48)
+        assert gradient.item() == reference.half_up(-(127**2) * pixels, exponent)
+        assert (exponent > 0) == (pixels > most)
 
 
 def digest():
@@ -118,7 +188,10 @@ def digest():
         seen.update(conv2d.forward(x, weights, stride, padding, 7, 3, 127)[0])
         dx = conv2d.backward_data(dy, weights, stride, padding, height, width, 7, 5, 127)[0]
         seen.update(dx)
-        seen.update(conv2d.backward_weight(x, dy, kernel, stride, padding))
+        seen.update(conv2d.backward_weight(x, dy, kernel, stride, padding)[0])
+        words = x.astype(np.int16) * np.int16(99)
+        seen.update(conv2d.forward(words, weights, stride, padding, 14, 3, 32767, 48)[0])
+        seen.update(conv2d.backward_weight(words, dy, kernel, stride, padding, 48)[0])
     return seen.hexdigest()
 
 
