@@ -10,6 +10,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -23,7 +24,7 @@ from torch import nn
 from accsim.data.stream import Batch
 from accsim.kernels import conv2d
 from accsim.kernels.augment import IMAGE_BITS
-from accsim.kernels.gemm import measured_peak
+from accsim.kernels.gemm import LANES, ROWS, WORD, multiply_wide_tile
 from accsim.network import BatchNorm, Conv2d, GlobalAveragePool, Linear, Network
 from accsim.numerics import Numerics
 from accsim.passes import Blend
@@ -128,6 +129,39 @@ def random_batch(labelled: int, unlabelled: int) -> Batch:
     return Batch(draw(labelled), rng.integers(0, 10, labelled), *views, -IMAGE_BITS, 0, 0)
 
 
+@numba.njit
+def _multiply_in_l1(left, offsets, right, tile, steps, times):
+    for _ in range(times):
+        multiply_wide_tile(
+            left,
+            0,
+            offsets.ctypes.data,
+            WORD,
+            offsets.ctypes.data,
+            right.ctypes.data,
+            2 * LANES * WORD,
+            1,
+            steps,
+            tile.ctypes.data,
+            1,
+        )
+
+
+def measured_peak(steps: int = 64, times: int = 20000) -> float:
+    """GMAC/s of one core in the micro-kernel alone, all operands in the first-level cache."""
+    left = np.ones(ROWS * WORD * steps, np.uint8)
+    offsets = np.arange(ROWS) * WORD * steps
+    right = np.ones(2 * LANES * WORD * steps, np.int8)
+    tile = np.zeros((ROWS, 2 * LANES), np.int32)
+    _multiply_in_l1(left, offsets, right, tile, steps, 1)
+    taken = []
+    for _ in range(7):
+        started = time.process_time()
+        _multiply_in_l1(left, offsets, right, tile, steps, times)
+        taken.append(time.process_time() - started)
+    return times * ROWS * steps * 2 * LANES * WORD / statistics.median(taken) / 1e9
+
+
 def step_rows(widths, batches, rounds: int) -> list[dict]:
     """Whole training steps: milliseconds of CPU, and ratios to torch float32."""
     rows = []
@@ -146,7 +180,7 @@ def step_rows(widths, batches, rounds: int) -> list[dict]:
                 for name, numerics in FORMATS.items():
                     rivals[name] = rule.start(network, numerics, follow, 10**6, seed=0)
                 spent = paired(
-                    {name: lambda r=rival: r.step(batch) for name, rival in rivals.items()}, rounds
+                    {name: partial(rival.step, batch) for name, rival in rivals.items()}, rounds
                 )
                 rows.append(
                     {
@@ -184,23 +218,17 @@ def convolution_rows(width: int, batch: int, rounds: int) -> list[dict]:
             torch.from_numpy(a).float().permute(order).contiguous(memory_format=torch.channels_last)
             for a, order in ((x, (0, 3, 1, 2)), (w, (3, 2, 0, 1)), (dy, (0, 3, 1, 2)))
         )
-        back = torch.ops.aten.convolution_backward
-
-        def torch_back(mask, x=xt, w=wt, dy=dyt, p=padding):
-            args = dy, x, w, None, [1, 1], [p, p], [1, 1], False, [0, 0], 1, mask
-            return back(*args)
-
+        window = [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1
+        torch_back = partial(torch.ops.aten.convolution_backward, dyt, xt, wt, None, *window)
         rivals = {
-            "forward": lambda x=x, w=w, p=padding: conv2d.forward(x, w, 1, p, 8, -1, 127),
-            "backward_data": lambda dy=dy, w=w, p=padding, s=size: conv2d.backward_data(
-                dy, w, 1, p, s, s, 8, 5, 127
+            "forward": partial(conv2d.forward, x, w, 1, padding, 8, -1, 127),
+            "backward_data": partial(
+                conv2d.backward_data, dy, w, 1, padding, size, size, 8, 5, 127
             ),
-            "backward_weight": lambda x=x, dy=dy, k=kernel, p=padding: conv2d.backward_weight(
-                x, dy, k, 1, p
-            ),
-            "torch_forward": lambda x=xt, w=wt, p=padding: nn.functional.conv2d(x, w, padding=p),
-            "torch_backward_data": lambda b=torch_back: b([True, False, False]),
-            "torch_backward_weight": lambda b=torch_back: b([False, True, False]),
+            "backward_weight": partial(conv2d.backward_weight, x, dy, kernel, 1, padding),
+            "torch_forward": partial(nn.functional.conv2d, xt, wt, padding=padding),
+            "torch_backward_data": partial(torch_back, [True, False, False]),
+            "torch_backward_weight": partial(torch_back, [False, True, False]),
         }
         spent = paired(rivals, rounds)
         gmacs = batch * out * out * kernel**2 * inputs * outputs / 1e9

@@ -209,7 +209,7 @@ def pad_map(x, carrier, top, left, bottom, right, dilation, channels):
     -------
     [N, top + (H-1)*dilation + 1 + bottom, left + (W-1)*dilation + 1 + right, channels]
     """
-    images, height, width, used = x.shape
+    images, height, width, _used = x.shape
     offset = BYTE_OFFSET if carrier.itemsize == 1 else 0
     rows = top + (height - 1) * dilation + 1 + bottom
     columns = left + (width - 1) * dilation + 1 + right
@@ -222,7 +222,7 @@ def pad_map(x, carrier, top, left, bottom, right, dilation, channels):
 @njit(cache=True)
 def _pad_image(x, offset, top, left, dilation, padded):
     height, width, used = x.shape
-    rows, columns, channels = padded.shape
+    rows, _columns, channels = padded.shape
     whole = used == channels and dilation == 1
     for row in range(rows):
         inside = row - top
@@ -585,7 +585,7 @@ def interleave_images(x, carrier, offset, before, after, channels):
     -------
     [ceil(N/g), before + H + after, before + W + after, channels, g], g = 4 bytes or 2 words
     """
-    images, height, width, used = x.shape
+    images, height, width, _used = x.shape
     group = WORD // carrier.itemsize
     groups = (images + group - 1) // group
     shape = (groups, before + height + after, before + width + after, channels, group)
@@ -651,7 +651,7 @@ def correlate(x, dy, corrections, stride, kernel, inputs, lanes):
     -------
     int32[kernel, kernel, C, K]
     """
-    groups, height, width = x.shape[:3]
+    groups, _height, width = x.shape[:3]
     _, _, rows, columns, padded_outputs, _ = dy.shape
     outputs = len(corrections)
     line = kernel * inputs  # (tap column, channel) pairs: neighbours in memory
@@ -739,7 +739,7 @@ def _multiply_strided(
 @njit(cache=True, parallel=True)
 def correlate_exact(x, dy, corrections, stride, kernel, inputs, lanes, steps):
     """`correlate` in 64 bits, from 32-bit sums of `steps` lanes each: int64 gradient."""
-    groups, height, width = x.shape[:3]
+    groups, _height, width = x.shape[:3]
     planes, _, rows, columns, padded_outputs, _ = dy.shape
     outputs = len(corrections)
     line = kernel * inputs

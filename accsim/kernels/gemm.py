@@ -31,7 +31,7 @@ def target_features() -> set[str]:
 
 
 def back_end(features: set[str]) -> str:
-    """``vnni``, ``avx2`` or ``generic``: an instruction that the CPU lacks would end the process."""
+    """``vnni``, ``avx2`` or ``generic``: an instruction that a CPU lacks would end the process."""
     if {"avx512vnni", "avx512bw", "avx512f"} <= features:
         return "vnni"
     return "avx2" if "avx2" in features else "generic"
