@@ -137,8 +137,8 @@ def momentum_sgd(
             int(momentum_rounding),
             states,
             bits,
-            _NO_RESIDUAL if master_residual is None else master_residual,
-            _NO_RESIDUAL if momentum_residual is None else momentum_residual,
+            _residual(master_residual, master),
+            _residual(momentum_residual, momentum),
         ),
     )
 
@@ -202,7 +202,7 @@ def moving_average(
             out,
             states,
             bits,
-            _NO_RESIDUAL if residual is None else residual,
+            _residual(residual, teacher),
         ),
     )
 
@@ -295,6 +295,18 @@ def _registers(registers: LaneRegisters | None, *roundings: int) -> tuple[np.nda
             "registers must be LaneRegisters where a store rounds by STOCHASTIC_LFSR, not None"
         )
     return registers.states, registers.bits
+
+
+def _residual(residual: np.ndarray | None, stored: np.ndarray) -> np.ndarray:
+    """The residual words for the kernels; none if rounding may forget."""
+    if residual is None:
+        return _NO_RESIDUAL
+    if residual.shape != stored.shape:
+        raise ValueError(
+            f"a residual must have one word for each of {stored.size} stored words, "
+            f"not {residual.size} words"
+        )
+    return residual
 
 
 def _counted(chunk, threads, sequential: bool, arguments: tuple) -> WordCounts:

@@ -300,6 +300,12 @@ def test_lanes_are_asked_for():
         update.narrow(np.zeros(4, np.int16), 8, 127, operands, LFSR)
 
 
+def test_a_residual_has_a_word_for_each_stored_word():
+    words = np.zeros(4, np.int16)
+    with pytest.raises(ValueError, match="one word for each of 4 stored words, not 3 words"):
+        update.moving_average(words, words, 1, 7, 0, 0, 127, KEY, words, None, words[:3])
+
+
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize(
