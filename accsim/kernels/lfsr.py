@@ -54,6 +54,15 @@ def taps(bits):
     return np.uint32(0x80200003) if bits == 32 else np.uint32(0xB400)
 
 
+@njit(cache=True, inline="always")
+def leap(state, feedback):
+    """A register's state after one draw."""
+    for _ in range(LEAP):
+        out = np.uint32(-np.int32(state & np.uint32(1)))  # all bits of the one that falls out
+        state = np.uint32(np.uint32(state >> np.uint32(1)) ^ np.uint32(feedback & out))
+    return state
+
+
 @njit(cache=True)
 def draw(states, bits, count, out):
     """Draws of `count` words that stream through: uint32[uses, count or more] in `out`.
@@ -66,7 +75,5 @@ def draw(states, bits, count, out):
         for use in range(len(out)):
             for lane in range(min(lanes, count - first)):
                 out[use, first + lane] = states[lane]
-            for _ in range(LEAP):
-                for lane in range(lanes):
-                    odd = np.uint32(states[lane] & np.uint32(1))
-                    states[lane] = np.uint32(states[lane] >> np.uint32(1)) ^ (feedback * odd)
+            for lane in range(lanes):
+                states[lane] = leap(states[lane], feedback)

@@ -404,7 +404,7 @@ def test_counts_tell_dead_updates_from_underflow():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_large_tensors_are_cut_without_a_seam(threads, rng):
     """Chunks and threads against one line of numpy."""
-    count = 3 * 2**15 + 1001
+    count = 2 * 2**17 + 1001
     master = rng.integers(-9000, 9001, count).astype(np.int16)
     momentum = rng.integers(-900, 901, count).astype(np.int16)
     gradient = rng.integers(-(2**20), 2**20, count).astype(np.int32)
