@@ -188,3 +188,59 @@ def narrowing_shift(largest: int, bits: int) -> int:
     if shift and (largest + (1 << shift >> 1)) >> shift > limit(bits):
         shift += 1
     return shift
+
+
+CHUNK = 1024  # words that the kernels on maps treat at once: the constants' copies stay in cache
+
+
+def code_type(limit: int) -> type:
+    """What a map with codes up to `limit` is stored in: int8, or int16 above 8 bits."""
+    return np.int8 if limit <= 127 else np.int16
+
+
+@njit(cache=True)
+def store_codes(wide, first_index, shift, key, limit, codes):
+    """Round wide integers by `shift`, saturate them and store them as codes.
+
+    Parameters
+    ----------
+    wide : int32[n] or int64[n]; overwritten by the rounded integers
+    first_index : of the first element in its tensor
+    shift : 0 to 30
+    key : a random key (0 or more) for stochastic rounding, else a `Rounding`'s code
+    limit : largest code
+    codes : int8[n] or int16[n]; overwritten
+
+    Returns
+    -------
+    largest : the largest magnitude before the shift
+    saturated : codes that were clipped
+    """
+    largest = _round_words(wide, np.uint32(first_index & 0xFFFFFFFF), shift, key)
+    return largest, _narrow_words(wide, wide.dtype.type(limit), codes)
+
+
+@njit(cache=True)
+def _round_words(wide, first_index, shift, key):
+    """The rounding of `store_codes`; a function of its own so that its loop becomes vectors."""
+    word = wide.dtype.type
+    bits = word(shift)
+    largest = word(0)
+    for i in range(len(wide)):
+        value = wide[i]
+        largest = max(largest, word(abs(value)))
+        noise = noise32(value, key, np.uint32(first_index + np.uint32(i)), shift)
+        wide[i] = word(word(value + noise) >> bits)
+    return largest
+
+
+@njit(cache=True)
+def _narrow_words(wide, limit, codes):
+    """The saturation of `store_codes`; a function of its own so that its loop becomes vectors."""
+    word = wide.dtype.type
+    saturated = np.int32(0)
+    for i in range(len(wide)):
+        code = min(max(wide[i], word(-limit)), limit)
+        saturated = np.int32(saturated + np.int32(code != wide[i]))
+        codes[i] = code
+    return saturated

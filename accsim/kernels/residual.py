@@ -1,58 +1,94 @@
-"""Sums of two 8-bit maps with different exponents, and the slope of the activation after them."""
+"""Sums of two maps with different exponents, and the slope of the activation after them."""
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
-from accsim.kernels.fixed_point import noise32, saturate
+from accsim.kernels.fixed_point import CHUNK, code_type, store_codes
 
 LARGEST_ALIGNMENT = 16  # a map more than 16 bits coarser than the other one swallows it
 
 
-@njit(cache=True)
 def add(a, b, left_a, left_b, negative_eighths, shift, key, limit):
     """``activation(a * 2**left_a + b * 2**left_b)`` in eighths, shifted right, saturated.
 
     Parameters
     ----------
-    a, b : int8[N, H, W, C]
+    a, b : int8 or int16 [N, H, W, C], of one type
     left_a, left_b : 0 to 16, bring both maps to the finer exponent of the two
     negative_eighths : slope of the activation below zero
-    shift, key, limit : as in `conv2d.convolve`
+    shift, key, limit : as in `conv2d.forward`
 
     Returns
     -------
-    int8[N, H, W, C], largest, saturated : as in `conv2d.convolve`
+    z : [N, H, W, C], int8, or int16 where `limit` is above 127
+    largest, saturated : as in `conv2d.forward`
+
+    Notes
+    -----
+    Before the shift, 8-bit maps stay below 2**27 and 16-bit maps, in 64-bit words, below 2**35.
     """
-    z = np.empty(a.shape, np.int8)
-    flat_a, flat_b, flat_z = a.ravel(), b.ravel(), z.ravel()
-    largest = np.int32(0)
-    saturated = 0
-    for i in range(len(flat_a)):
-        total = (np.int32(flat_a[i]) << left_a) + (np.int32(flat_b[i]) << left_b)
-        value = np.int32(total * np.int32(8 if total > 0 else negative_eighths))
-        largest = max(largest, abs(value))
-        value = (value + noise32(value, key, i, shift)) >> shift
-        narrow = saturate(value, limit)
-        saturated += narrow != value
-        flat_z[i] = narrow
-    return z, largest, saturated
+    z = np.empty(a.shape, code_type(limit))
+    eighths = (np.int32 if a.dtype == np.int8 else np.int64)(negative_eighths)
+    a, b, flat = a.reshape(-1), b.reshape(-1), z.reshape(-1)
+    return z, *_add(a, b, left_a, left_b, eighths, shift, key, limit, flat)
+
+
+@njit(cache=True, parallel=True)
+def _add(a, b, left_a, left_b, eighths, shift, key, limit, z):
+    """`add` in words of the type of `eighths`."""
+    chunks = -(-len(a) // CHUNK)
+    largest = np.full(chunks, eighths)
+    saturated = np.zeros(chunks, np.int64)
+    for n in prange(chunks):
+        first, last = n * CHUNK, min((n + 1) * CHUNK, len(a))
+        wide = np.full(last - first, eighths)
+        _activated_sum(a[first:last], b[first:last], left_a, left_b, wide)
+        largest[n], saturated[n] = store_codes(wide, first, shift, key, limit, z[first:last])
+    return largest.max(), saturated.sum()
 
 
 @njit(cache=True)
+def _activated_sum(a, b, left_a, left_b, wide):
+    """Sums in eighths; `wide` comes full of the slope below zero."""
+    word = wide.dtype.type
+    for i in range(len(wide)):
+        total = word(word(word(a[i]) << word(left_a)) + word(word(b[i]) << word(left_b)))
+        wide[i] = word(total * (word(8) if total > 0 else wide[i]))
+
+
 def slope_error(dz, z, negative_eighths, shift, key, limit):
-    """Error before an activation whose output was `z`: int8 maps of one shape; in eighths."""
-    dx = np.empty(dz.shape, np.int8)
-    flat_dz, flat_z, flat_dx = dz.ravel(), z.ravel(), dx.ravel()
-    largest = np.int32(0)
-    saturated = 0
-    for i in range(len(flat_dz)):
-        value = np.int32(flat_dz[i] * np.int32(8 if flat_z[i] > 0 else negative_eighths))
-        largest = max(largest, abs(value))
-        value = (value + noise32(value, key, i, shift)) >> shift
-        narrow = saturate(value, limit)
-        saturated += narrow != value
-        flat_dx[i] = narrow
-    return dx, largest, saturated
+    """Error before an activation whose output was `z`: maps of one shape; in eighths.
+
+    Parameters
+    ----------
+    dz, z : int8 or int16 [N, H, W, C]
+    negative_eighths, shift, key, limit and the results : as in `add`
+    """
+    dx = np.empty(dz.shape, code_type(limit))
+    eighths = np.int32(negative_eighths)
+    dz, z, flat = dz.reshape(-1), z.reshape(-1), dx.reshape(-1)
+    return dx, *_slope_error(dz, z, eighths, shift, key, limit, flat)
+
+
+@njit(cache=True, parallel=True)
+def _slope_error(dz, z, eighths, shift, key, limit, dx):
+    chunks = -(-len(dz) // CHUNK)
+    largest = np.zeros(chunks, np.int32)
+    saturated = np.zeros(chunks, np.int64)
+    for n in prange(chunks):
+        first, last = n * CHUNK, min((n + 1) * CHUNK, len(dz))
+        largest[n], saturated[n] = _slope_chunk(
+            dz[first:last], z[first:last], eighths, first, shift, key, limit, dx[first:last]
+        )
+    return largest.max(), saturated.sum()
+
+
+@njit(cache=True)
+def _slope_chunk(dz, z, eighths, first_index, shift, key, limit, dx):
+    wide = np.empty(len(dz), np.int32)
+    for i in range(len(wide)):
+        wide[i] = np.int32(np.int32(dz[i]) * (np.int32(8) if z[i] > 0 else eighths))
+    return store_codes(wide, first_index, shift, key, limit, dx)
 
 
 def alignment(exponent_a: int, exponent_b: int) -> tuple[int, int, int]:

@@ -43,7 +43,7 @@ def test_a_constant_channel_is_not_divided_by_zero():
     one, zero = np.array([4096], np.int16), np.array([0], np.int16)
     _, _mean, sigma, inverse, constants, frac_bits = constants_of(y, one, zero)
     assert sigma[0] == 0
-    assert inverse[0] == 16 << 20
+    assert inverse[0] == 16 << 36
     z, largest, _ = norm.normalise(y, constants, 8, 1, frac_bits - 5, -1, 127)
     assert not z.any()
     assert largest == 0
