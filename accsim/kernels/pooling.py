@@ -126,19 +126,21 @@ def _extremes(x, keep, flip, window, stride):
 def _extremes_image(x, keep, flip, window, stride, best):
     """One image of `extremes`; whole rows are compared as if a window began at each pixel."""
     rows, columns, channels = best.shape
-    width = x.shape[1]
-    row = np.empty(width * channels, x.dtype)
+    height, width, _ = x.shape
+    lines = x.reshape(height, -1)
+    line = np.empty(width * channels, x.dtype)
     every = np.empty((width - window + 1) * channels, x.dtype)
     pixels = every.reshape(-1, channels)
     for p in range(rows):
-        _copy(x[p * stride].reshape(-1), row)
+        _copy(lines[p * stride], line)
         for r in range(1, window):
-            _take_better(row, x[p * stride + r].reshape(-1), keep, flip)
-        _copy(row, every)
+            _take_better(line, lines[p * stride + r], keep, flip)
+        _copy(line, every)
         for s in range(1, window):
-            _take_better(every, row[s * channels :], keep, flip)
+            _take_better(every, line[s * channels :], keep, flip)
         for q in range(columns):
-            _copy(pixels[q * stride], best[p, q])
+            for c in range(channels):
+                best[p, q, c] = pixels[q * stride, c]
 
 
 @njit(cache=True)
@@ -179,18 +181,23 @@ def route(error, best, x, window, stride):
 def _route_image(error, best, x, window, stride, total):
     """One image of `route`: every row as if there were a window, without error, at each pixel."""
     rows, columns, channels = error.shape
-    total[:] = 0
-    left = np.zeros((x.shape[1] - window + 1, channels), error.dtype)
-    wanted = np.zeros(left.shape, x.dtype)
+    height, width, _ = x.shape
+    lines, sums = x.reshape(height, -1), total.reshape(height, -1)
+    left = np.zeros((width - window + 1) * channels, error.dtype)
+    wanted = np.zeros(len(left), x.dtype)
+    left_pixels, wanted_pixels = left.reshape(-1, channels), wanted.reshape(-1, channels)
+    sums[:] = 0
     for p in range(rows):
         for q in range(columns):
-            _copy(error[p, q], left[q * stride])
-            _copy(best[p, q], wanted[q * stride])
+            for c in range(channels):
+                left_pixels[q * stride, c] = error[p, q, c]
+            for c in range(channels):
+                wanted_pixels[q * stride, c] = best[p, q, c]
         for r in range(window):
-            row, sums = x[p * stride + r].reshape(-1), total[p * stride + r].reshape(-1)
+            line, line_sums = lines[p * stride + r], sums[p * stride + r]
             for s in range(window):
                 start = s * channels
-                _take_error(left.reshape(-1), wanted.reshape(-1), row[start:], sums[start:])
+                _take_error(left, wanted, line[start:], line_sums[start:])
 
 
 @njit(cache=True)
@@ -222,15 +229,18 @@ def _window_sums(x, window_rows, window_columns, stride, zero):
 @njit(cache=True)
 def _window_sums_image(x, window_rows, window_columns, stride, total):
     rows, columns, channels = total.shape
-    row = np.empty(x.shape[1] * channels, total.dtype)
+    height, width, _ = x.shape
+    lines = x.reshape(height, -1)
+    line = np.empty(width * channels, total.dtype)
+    pixels = line.reshape(-1, channels)
     for p in range(rows):
-        row[:] = 0
+        line[:] = 0
         for r in range(window_rows):
-            _add(row, x[p * stride + r].reshape(-1))
+            _add(line, lines[p * stride + r])
         for q in range(columns):
             for s in range(window_columns):
-                start = (q * stride + s) * channels
-                _add(total[p, q], row[start : start + channels])
+                for c in range(channels):
+                    total[p, q, c] += pixels[q * stride + s, c]
 
 
 @njit(cache=True, parallel=True)
@@ -246,15 +256,18 @@ def _window_spread(dz, height, width, window_rows, window_columns, stride, zero)
 @njit(cache=True)
 def _window_spread_image(dz, window_rows, window_columns, stride, total):
     rows, columns, channels = dz.shape
-    row = np.empty(total.shape[1] * channels, total.dtype)
+    height, width, _ = total.shape
+    lines = total.reshape(height, -1)
+    line = np.empty(width * channels, total.dtype)
+    pixels = line.reshape(-1, channels)
     for p in range(rows):
-        row[:] = 0
+        line[:] = 0
         for q in range(columns):
             for s in range(window_columns):
-                start = (q * stride + s) * channels
-                _add(row[start : start + channels], dz[p, q])
+                for c in range(channels):
+                    pixels[q * stride + s, c] += dz[p, q, c]
         for r in range(window_rows):
-            _add(total[p * stride + r].reshape(-1), row)
+            _add(lines[p * stride + r], line)
 
 
 @njit(cache=True)
@@ -279,16 +292,14 @@ def _scale_words(total, factor, shift, key, limit, codes):
     saturated = np.zeros(chunks, np.int64)
     for n in prange(chunks):
         first, last = n * CHUNK, min((n + 1) * CHUNK, len(total))
-        largest[n], saturated[n] = _scale_chunk(
-            total[first:last], factor, first, shift, key, limit, codes[first:last]
-        )
+        wide = np.empty(last - first, total.dtype)
+        _multiply(total[first:last], factor, wide)
+        largest[n], saturated[n] = store_codes(wide, first, shift, key, limit, codes[first:last])
     return largest.max(), saturated.sum()
 
 
 @njit(cache=True)
-def _scale_chunk(total, factor, first_index, shift, key, limit, codes):
-    word = total.dtype.type
-    wide = np.empty_like(total)
+def _multiply(total, factor, wide):
+    word = wide.dtype.type
     for i in range(len(wide)):
         wide[i] = word(total[i] * word(factor))
-    return store_codes(wide, first_index, shift, key, limit, codes)

@@ -28,32 +28,32 @@ def add(a, b, left_a, left_b, negative_eighths, shift, key, limit):
     Before the shift, 8-bit maps stay below 2**27 and 16-bit maps, in 64-bit words, below 2**35.
     """
     z = np.empty(a.shape, code_type(limit))
-    eighths = (np.int32 if a.dtype == np.int8 else np.int64)(negative_eighths)
+    slopes = np.array([negative_eighths, 8], np.int32 if a.dtype == np.int8 else np.int64)
     a, b, flat = a.reshape(-1), b.reshape(-1), z.reshape(-1)
-    return z, *_add(a, b, left_a, left_b, eighths, shift, key, limit, flat)
+    return z, *_add(a, b, left_a, left_b, slopes, shift, key, limit, flat)
 
 
 @njit(cache=True, parallel=True)
-def _add(a, b, left_a, left_b, eighths, shift, key, limit, z):
-    """`add` in words of the type of `eighths`."""
+def _add(a, b, left_a, left_b, slopes, shift, key, limit, z):
+    """`add` in words of the type of `slopes`: below zero and above."""
     chunks = -(-len(a) // CHUNK)
-    largest = np.full(chunks, eighths)
+    largest = np.zeros(chunks, slopes.dtype)
     saturated = np.zeros(chunks, np.int64)
     for n in prange(chunks):
         first, last = n * CHUNK, min((n + 1) * CHUNK, len(a))
-        wide = np.full(last - first, eighths)
-        _activated_sum(a[first:last], b[first:last], left_a, left_b, wide)
+        wide = np.empty(last - first, slopes.dtype)
+        _activated_sum(a[first:last], b[first:last], left_a, left_b, slopes, wide)
         largest[n], saturated[n] = store_codes(wide, first, shift, key, limit, z[first:last])
     return largest.max(), saturated.sum()
 
 
 @njit(cache=True)
-def _activated_sum(a, b, left_a, left_b, wide):
-    """Sums in eighths; `wide` comes full of the slope below zero."""
+def _activated_sum(a, b, left_a, left_b, slopes, wide):
     word = wide.dtype.type
+    below, above = slopes[0], slopes[1]
     for i in range(len(wide)):
         total = word(word(word(a[i]) << word(left_a)) + word(word(b[i]) << word(left_b)))
-        wide[i] = word(total * (word(8) if total > 0 else wide[i]))
+        wide[i] = word(total * (above if total > 0 else below))
 
 
 def slope_error(dz, z, negative_eighths, shift, key, limit):
@@ -77,18 +77,16 @@ def _slope_error(dz, z, eighths, shift, key, limit, dx):
     saturated = np.zeros(chunks, np.int64)
     for n in prange(chunks):
         first, last = n * CHUNK, min((n + 1) * CHUNK, len(dz))
-        largest[n], saturated[n] = _slope_chunk(
-            dz[first:last], z[first:last], eighths, first, shift, key, limit, dx[first:last]
-        )
+        wide = np.empty(last - first, np.int32)
+        _sloped(dz[first:last], z[first:last], eighths, wide)
+        largest[n], saturated[n] = store_codes(wide, first, shift, key, limit, dx[first:last])
     return largest.max(), saturated.sum()
 
 
 @njit(cache=True)
-def _slope_chunk(dz, z, eighths, first_index, shift, key, limit, dx):
-    wide = np.empty(len(dz), np.int32)
+def _sloped(dz, z, eighths, wide):
     for i in range(len(wide)):
         wide[i] = np.int32(np.int32(dz[i]) * (np.int32(8) if z[i] > 0 else eighths))
-    return store_codes(wide, first_index, shift, key, limit, dx)
 
 
 def alignment(exponent_a: int, exponent_b: int) -> tuple[int, int, int]:

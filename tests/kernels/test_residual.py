@@ -7,24 +7,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accsim.kernels import residual
+from accsim.kernels.fixed_point import limit
+
+KEYS = [-1, -2, -3, -4, 5]
+SHAPE = (9, 4, 6, 10)  # more than one chunk, and a rest
 
 
-@pytest.mark.parametrize("eighths", [0, 1, 8])
-def test_add_is_exact(eighths, rng):
-    a, b = (rng.integers(-127, 128, (3, 4, 5, 6)).astype(np.int8) for _ in range(2))
-    total = (a.astype(np.int64) << 3) + b
-    wide = np.where(total > 0, 8 * total, eighths * total)
-    z, largest, saturated = residual.add(a, b, 3, 0, eighths, 6, -1, 127)
-    assert np.array_equal(z, reference.rounded_map(wide, 6, -1, 127))
+def maps(rng, bits):
+    largest = limit(bits)
+    shape = (2, *SHAPE)
+    return rng.integers(-largest, largest + 1, shape).astype(np.int8 if bits == 8 else np.int16)
+
+
+def check(result, wide, shift, key, bits):
+    """Values, largest and saturated of a kernel are those of exact integers, rounded."""
+    values, largest, saturated = result
+    codes = reference.rounded_map(wide, shift, key, limit(bits))
+    assert np.array_equal(values, codes)
+    assert values.dtype == (np.int8 if bits == 8 else np.int16)
     assert largest == np.abs(wide).max()
-    assert saturated == (np.abs(reference.half_up(wide, 6)) > 127).sum()
+    unlimited = reference.rounded_map(wide, shift, key, 2**62)
+    assert saturated == (unlimited != codes).sum()
 
 
-def test_slope_error_is_exact(rng):
-    dz, z = (rng.integers(-127, 128, (3, 2, 2, 6)).astype(np.int8) for _ in range(2))
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("eighths", [0, 1, 8])
+def test_add_is_exact(eighths, key, bits, rng):
+    a, b = maps(rng, bits)
+    for left_a, left_b, shift in ((3, 0, 6), (0, 16, 19), (0, 0, 0)):
+        total = (a.astype(np.int64) << left_a) + (b.astype(np.int64) << left_b)
+        wide = np.where(total > 0, 8 * total, eighths * total)
+        result = residual.add(a, b, left_a, left_b, eighths, shift, key, limit(bits))
+        check(result, wide, shift, key, bits)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("key", KEYS)
+def test_slope_error_is_exact(key, bits, rng):
+    dz, z = maps(rng, bits)
     wide = dz.astype(np.int64) * np.where(z > 0, 8, 1)
-    dx, _, _ = residual.slope_error(dz, z, 1, 3, 5, 127)
-    assert np.array_equal(dx, reference.rounded_map(wide, 3, 5, 127))
+    check(residual.slope_error(dz, z, 1, 3, key, limit(bits)), wide, 3, key, bits)
+
+
+def test_a_16_bit_error_takes_the_slope_of_an_8_bit_map(rng):
+    dz, _ = maps(rng, 16)
+    z, _ = maps(rng, 8)
+    wide = dz.astype(np.int64) * np.where(z > 0, 8, 0)
+    check(residual.slope_error(dz, z, 0, 3, -1, limit(16)), wide, 3, -1, 16)
 
 
 @given(st.integers(-40, 10), st.integers(-40, 10))
