@@ -252,8 +252,8 @@ def inverse_unit(channels, exponent, bits=8):
             f"a mean-only norm takes {bits}-bit maps with an exponent of at most {most}, "
             f"not {exponent}: their weights have diverged; lower the learning rate"
         )
-    left = max(SIGMA_BITS + GUARD_BITS + exponent, -1)
-    return np.full(channels, (2 << left) >> 1 if left >= 0 else 0, np.int64)
+    left = SIGMA_BITS + GUARD_BITS + exponent
+    return np.full(channels, 1 << left if left >= 0 else 0, np.int64)
 
 
 def forward_constants(mean, inverse, scale, shift, bits=8):
