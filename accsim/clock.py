@@ -111,10 +111,10 @@ class StepClock:
                     f"{name} must be at most operand_bits of the PE array "
                     f"({accelerator.pe_array.operand_bits}), not {getattr(numerics, name)}"
                 )
-        if numerics.gradient_bits > accelerator.pe_array.accumulator_bits:
+        if numerics.accumulator_bits > accelerator.pe_array.accumulator_bits:
             raise ValueError(
-                f"accumulator_bits of the PE array must be at least gradient_bits "
-                f"({numerics.gradient_bits}), not {accelerator.pe_array.accumulator_bits}"
+                f"accumulator_bits must be at most those of the PE array "
+                f"({accelerator.pe_array.accumulator_bits}), not {numerics.accumulator_bits}"
             )
         self.network = network
         self.numerics = numerics

@@ -1,11 +1,39 @@
 """Fixed-point formats: the learner computes in them, the machine moves them."""
 
 from dataclasses import dataclass, fields
+from enum import Enum, IntEnum, auto
+
+
+class Rounding(IntEnum):
+    """How a tensor class drops bits; kernels take the code, or a random key in its place.
+
+    ``PSEUDO_STOCHASTIC`` rounds up where the upper half of the dropped bits exceeds the lower half:
+    no random numbers. Source: Wang et al., "NITI", IEEE TPDS 2022, section 3.3.
+    ``STOCHASTIC`` draws from a hash of (seed, step, tensor, element). Source: Gupta et al., "Deep
+    Learning with Limited Numerical Precision", ICML 2015, eq. 1.
+    ``STOCHASTIC_LFSR`` draws from the shift registers of the vector unit's lanes, in the order in
+    which the words stream through; only stored words go that way.
+    """
+
+    STOCHASTIC = 0
+    HALF_UP = -1
+    TRUNCATE = -2
+    NEAREST_EVEN = -3
+    PSEUDO_STOCHASTIC = -4
+    STOCHASTIC_LFSR = -5
+
+
+class Scaling(Enum):
+    """Where the exponent of a map comes from; weights are always scaled by their own largest."""
+
+    DELAYED = auto()  # from the map of the step before: results are rounded once, as they come
+    CURRENT = auto()  # from the map itself: the product runs twice, or its sums wait somewhere
+    STATIC = auto()  # from the first map that was seen, for the whole run
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """Bits of every tensor class; signed, two's complement, power-of-two exponent per tensor.
+    """Bits, rounding and scaling of every tensor class; signed, a power-of-two exponent a tensor.
 
     Weights are stored once, as masters (or as the teacher), and narrowed to ``weight_bits`` on
     their way into the PE array: no narrow copy exists in DDR.
@@ -14,31 +42,49 @@ class Numerics:
     weight_bits: int = 8  # operand of the PE array
     activation_bits: int = 8
     error_bits: int = 8  # gradients with respect to activations
-    gradient_bits: int = 32  # gradients with respect to weights: the accumulator's width
+    gradient_bits: int = 32  # gradients with respect to weights, as they leave the accumulators
+    accumulator_bits: int = 32  # sums of products; beyond it they wrap, and are counted
     master_bits: int = 16  # the student's stored weights
     momentum_bits: int = 16
     teacher_bits: int = 16  # the teacher's stored weights
+    weight_rounding: Rounding = Rounding.HALF_UP
+    activation_rounding: Rounding = Rounding.HALF_UP
+    error_rounding: Rounding = Rounding.STOCHASTIC
+    master_rounding: Rounding = Rounding.STOCHASTIC
+    momentum_rounding: Rounding = Rounding.STOCHASTIC
+    teacher_rounding: Rounding = Rounding.STOCHASTIC
+    scaling: Scaling = Scaling.DELAYED
 
     def __post_init__(self):
         ranges = {
-            "weight_bits": (2, 8),
-            "activation_bits": (2, 8),
-            "error_bits": (2, 8),
+            "weight_bits": (2, 16),
+            "activation_bits": (2, 16),
+            "error_bits": (2, 16),
             "gradient_bits": (32, 32),
+            "accumulator_bits": (8, 64),
             "master_bits": (8, 16),
             "momentum_bits": (8, 16),
             "teacher_bits": (8, 16),
         }
-        for spec in fields(self):
-            low, high = ranges[spec.name]
-            value = getattr(self, spec.name)
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{spec.name} must be {low} to {high}, not {value}")
+                raise ValueError(f"{name} must be {low} to {high}, not {value}")
         if self.teacher_bits > self.master_bits:
             raise ValueError(
                 f"teacher_bits must be at most master_bits ({self.master_bits}), "
                 f"not {self.teacher_bits}: the two share one scale"
             )
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            kind = Scaling if spec.name == "scaling" else Rounding
+            if (spec.name.endswith("rounding") or kind is Scaling) and not isinstance(value, kind):
+                raise ValueError(f"{spec.name} must be a {kind.__name__}, not {value!r}")
+            if value is Rounding.STOCHASTIC_LFSR:
+                raise ValueError(
+                    f"{spec.name} must be a Rounding other than STOCHASTIC_LFSR, which only the "
+                    "stored-word kernels offer so far"
+                )
 
     @staticmethod
     def word_bytes(bits: int) -> int:

@@ -192,6 +192,7 @@ def _row(step, batch, outcome: Outcome, cost, clock) -> dict[str, Any]:
         "backward_samples": outcome.passes.backward,
         "teacher_changed": outcome.teacher_changed,
         "unmoved": outcome.unmoved,
+        "underflowed": outcome.underflowed,
         "saturations": outcome.saturated,
         "frames_seen": batch.frames_seen,
         "frames_dropped": batch.frames_dropped,

@@ -195,7 +195,10 @@ def step_rows(widths, batches, rounds: int) -> list[dict]:
     return rows
 
 
-FORMATS = {"int8": Numerics()}
+FORMATS = {
+    "int8": Numerics(),
+    "int16_gradients": Numerics(error_bits=16, accumulator_bits=48),
+}
 
 
 def follow(step: int) -> Blend:

@@ -123,7 +123,7 @@ def test_operands_must_fit_the_array():
     ):
         clock(machine=narrow)
     short = replace(MACHINE, pe_array=PEArraySpec(8, 8, accumulator_bits=24))
-    with pytest.raises(ValueError, match=r"at least gradient_bits \(32\), not 24"):
+    with pytest.raises(ValueError, match=r"accumulator_bits must be at most .*\(24\), not 32"):
         clock(machine=short)
 
 

@@ -31,6 +31,7 @@ from accsim.kernels.gemm import (
 
 ROUNDED_LIMIT = 2**30  # leaves room for the noise that rounds a sum, shifts being 30 at most
 CHUNKS = 8  # partial gradients at most; fixed, so that memory does not depend on the threads
+FOLD_BYTES = 1 << 19  # images that one product goes through, so many that they stay in the cache
 PARTIAL_WORDS = 1 << 19  # words of all partial gradients together, where there are several
 HIGH_BITS = 8  # a 16-bit right operand may be split: value = high * 2**8 + low
 LEAST_AT_ONCE = 32  # products of one 32-bit sum below which the right operand is split
@@ -271,17 +272,35 @@ def pack_weights(weights, planes, channels, lanes):
         used = min(lanes, outputs - start)
         for r in range(height):
             for s in range(width):
+                for c in range(0, inputs, group):
+                    if planes == 1 and group == 4 and c + 4 <= inputs:
+                        _pack_four(
+                            weights[r, s, c : c + 4], start, packed[0, t, r, s, c // 4, :used]
+                        )
+                        continue
+                    for j in range(min(group, inputs - c)):
+                        for plane in range(planes):
+                            target = packed[plane, t, r, s, c // group]
+                            for k in range(used):
+                                value = weights[r, s, c + j, start + k]
+                                target[k, j] = _plane(value, plane, planes)
                 for c in range(inputs):
-                    source = weights[r, s, c, start : start + used]
                     sums = corrections[start : start + used]
-                    byte = np.uint64(c % group)
-                    for plane in range(planes):
-                        target = packed[plane, t, r, s, c // group]
-                        for k in range(used):
-                            target[k, byte] = _plane(source[k], plane, planes)
+                    source = weights[r, s, c, start : start + used]
                     for k in range(used):
                         sums[k] += offset * np.int32(source[k])
     return packed, corrections
+
+
+@njit(cache=True)
+def _pack_four(weights, start, packed):
+    """Four input channels side by side; four stores beside each other become one vector's."""
+    for k in range(len(packed)):
+        place = np.uint64(start + k)
+        packed[k, 0] = weights[0, place]
+        packed[k, 1] = weights[1, place]
+        packed[k, 2] = weights[2, place]
+        packed[k, 3] = weights[3, place]
 
 
 @njit(cache=True, parallel=True)
@@ -651,7 +670,7 @@ def correlate(x, dy, corrections, stride, kernel, inputs, lanes):
     -------
     int32[kernel, kernel, C, K]
     """
-    groups, _height, width = x.shape[:3]
+    groups, height, width = x.shape[:3]
     _, _, rows, columns, padded_outputs, _ = dy.shape
     outputs = len(corrections)
     line = kernel * inputs  # (tap column, channel) pairs: neighbours in memory
@@ -660,13 +679,19 @@ def correlate(x, dy, corrections, stride, kernel, inputs, lanes):
     size = kernel * blocks * tiles * ROWS * lanes
     chunks = min(CHUNKS, groups, max(1, PARTIAL_WORDS // size))
     parts = 1 if chunks > 1 else blocks  # few weights: split the images; many: the weights
-    partial = np.zeros((chunks, kernel, blocks, tiles, ROWS, lanes), np.int32)
-    starts = np.arange(rows) * (stride * width * inputs * WORD)
+    partial = np.empty((chunks, kernel, blocks, tiles, ROWS, lanes), np.int32)
+    image = height * width * inputs * WORD
+    fold = max(1, FOLD_BYTES // (image + rows * columns * padded_outputs * WORD))
+    starts = np.empty(groups * rows, np.int64)  # of every row of every group
+    for g in range(groups):
+        for p in range(rows):
+            starts[g * rows + p] = g * image + p * stride * width * inputs * WORD
     for task in prange(chunks * kernel * parts):
         chunk, rest = task // (kernel * parts), task % (kernel * parts)
         r, part = rest // parts, rest % parts
         offsets = np.empty(ROWS, np.int64)
-        for g in range(chunk * groups // chunks, (chunk + 1) * groups // chunks):
+        first, last = chunk * groups // chunks, (chunk + 1) * groups // chunks
+        for g in range(first, last, fold):
             right = dy.ctypes.data + g * rows * columns * padded_outputs * WORD
             for block in range(part * blocks // parts, (part + 1) * blocks // parts):
                 for m in range(ROWS):
@@ -674,17 +699,17 @@ def correlate(x, dy, corrections, stride, kernel, inputs, lanes):
                     offsets[m] = (r * width * inputs + place) * WORD
                 for t in range(tiles):
                     _multiply_strided(
-                        x[g],
+                        x,
                         0,
                         offsets,
                         stride * inputs * WORD,
-                        starts,
+                        starts[g * rows :],
                         right + t * lanes * WORD,
                         padded_outputs * WORD,
-                        rows,
+                        min(fold, last - g) * rows,
                         columns,
                         partial[chunk, r, block, t],
-                        1,
+                        g > first,
                     )
     gradient = np.empty((kernel, line, outputs), np.int32)
     for task in prange(kernel * blocks):

@@ -4,30 +4,8 @@ A tensor of B bits holds integers ``q`` in [-(2**(B-1) - 1), 2**(B-1) - 1] (symm
 negative code is unused) and one exponent ``e``; it stands for ``q * 2**e``.
 """
 
-from enum import IntEnum
-
 import numpy as np
 from numba import njit
-
-
-class Rounding(IntEnum):
-    """How a tensor class drops bits; kernels take the code, or a random key in its place.
-
-    ``PSEUDO_STOCHASTIC`` rounds up where the upper half of the dropped bits exceeds the lower half:
-    no random numbers. Source: Wang et al., "NITI", IEEE TPDS 2022, section 3.3.
-    ``STOCHASTIC`` draws from a hash of (seed, step, tensor, element). Source: Gupta et al., "Deep
-    Learning with Limited Numerical Precision", ICML 2015, eq. 1.
-    ``STOCHASTIC_LFSR`` draws from the shift registers of the vector unit's lanes, in the order in
-    which the words stream through; only stored words go that way.
-    """
-
-    STOCHASTIC = 0
-    HALF_UP = -1
-    TRUNCATE = -2
-    NEAREST_EVEN = -3
-    PSEUDO_STOCHASTIC = -4
-    STOCHASTIC_LFSR = -5
-
 
 HALF_UP, TRUNCATE, NEAREST_EVEN = -1, -2, -3  # as compiled kernels see them
 

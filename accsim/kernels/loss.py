@@ -11,7 +11,7 @@ from math import isqrt
 import numpy as np
 from numba import njit
 
-from accsim.kernels.fixed_point import hash32, round_shift_random, saturate
+from accsim.kernels.fixed_point import hash32, round64, saturate
 
 LOGIT_BITS = 12  # fractional bits of logits
 PROBABILITY_BITS = 15  # fractional bits of probabilities
@@ -103,12 +103,15 @@ def consistency_error(student, teacher, accepted, weight):
     return error
 
 
-@njit(cache=True)
 def round_error(wide, shift, key, limit):
-    """Stochastically rounded ``wide / 2**shift``, saturated: int64[N, C] -> int8[N, C]."""
-    error = np.empty(wide.shape, np.int8)
-    flat, narrow = wide.ravel(), error.ravel()
-    for i in range(len(flat)):
-        random = hash32(np.uint32(i) ^ np.uint32(key))
-        narrow[i] = saturate(round_shift_random(flat[i], shift, random), limit)
+    """``wide / 2**shift`` rounded as `key` says and saturated: int64[N, C] -> int8 or int16."""
+    error = np.empty(wide.shape, np.int8 if limit <= 127 else np.int16)
+    _round_error(wide.reshape(-1), shift, key, limit, error.reshape(-1))
     return error
+
+
+@njit(cache=True)
+def _round_error(wide, shift, key, limit, error):
+    for i in range(len(wide)):
+        random = hash32(np.uint32(i) ^ np.uint32(key))
+        error[i] = saturate(round64(wide[i], shift, key, random), limit)

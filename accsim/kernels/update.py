@@ -23,7 +23,6 @@ from accsim.kernels.fixed_point import (
     HALF_UP,
     NEAREST_EVEN,
     TRUNCATE,
-    Rounding,
     hash32,
     noise32,
     round64,
@@ -32,6 +31,7 @@ from accsim.kernels.fixed_point import (
     saturate32,
 )
 from accsim.kernels.lfsr import LaneRegisters
+from accsim.numerics import Rounding
 
 MOMENTUM_EXTRA_BITS = 4  # fractional bits of a momentum word beyond those of its weight
 RATE_BITS = 24  # fractional bits of a learning rate
@@ -258,32 +258,6 @@ def accumulate(total, exponent, gradient, gradient_exponent, limit):
         saturated += (kept_a != a) | (kept_b != b) | (kept != both)
         total[i] = kept
     return common, saturated
-
-
-def sgd(
-    master, momentum, gradient, exponent, rate, factor, decay, key, master_limit, momentum_limit
-):
-    """`momentum_sgd` with one random key: largest magnitude, words unmoved, words saturated."""
-    counts = momentum_sgd(
-        master,
-        momentum,
-        gradient,
-        exponent,
-        rate,
-        factor,
-        decay,
-        master_limit,
-        momentum_limit,
-        key,
-        key,
-    )
-    return counts.largest, counts.unmoved, counts.saturated
-
-
-def blend(teacher, student, numerator, shift, coarse_bits, key, out):
-    """`moving_average` of 16-bit words of one scale: words that changed."""
-    limit = (1 << 15) - (1 << coarse_bits)
-    return moving_average(teacher, student, numerator, shift, coarse_bits, 0, limit, key, out).moved
 
 
 def _registers(registers: LaneRegisters | None, *roundings: int) -> tuple[np.ndarray, int]:

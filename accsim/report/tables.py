@@ -20,7 +20,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "backward_samples": "samples that had a backward pass",
         "teacher_changed": "share of the teacher's words that the step moved",
         "unmoved": "share of the student's words with a gradient whose step rounded to nothing",
-        "saturations": "values that left their fixed-point range and were clipped",
+        "underflowed": "share of the student's words with a gradient below its momentum's last bit",
+        "saturations": "values clipped to their format, and sums that outgrew the accumulator",
         "frames_seen": "frames that the learner took, from the start to this step",
         "frames_dropped": "frames that were lost because the machine was busy, from the start",
         "student_accuracy": "share of the test images that the student gets right; "

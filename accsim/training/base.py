@@ -10,7 +10,7 @@ from accsim.data.stream import Batch
 from accsim.kernels import update
 from accsim.kernels.fixed_point import limit, random_key
 from accsim.network import Network
-from accsim.numerics import Numerics
+from accsim.numerics import Numerics, Rounding
 from accsim.passes import Blend, Passes
 from accsim.training.fixed_network import FixedNetwork
 from accsim.training.parameters import Map, Stored
@@ -40,14 +40,15 @@ class Sgd:
         whole = round(self.learning_rate * (1 << update.RATE_BITS))
         return whole * (steps - step + 1) // steps
 
-    def apply(self, parameters, momenta, gradients, rate, numerics, key) -> "UpdateCounts":
-        """One step for every parameter, in place."""
+    def apply(self, parameters, momenta, gradients, rate, numerics, labels) -> update.WordCounts:
+        """One step for every parameter, in place; `labels` make random keys."""
         decay = round(self.weight_decay * (1 << update.DECAY_BITS)) * rate >> update.RATE_BITS
         factor = round(self.momentum * (1 << update.MOMENTUM_BITS))
-        counts = UpdateCounts()
+        counts = update.WordCounts(0, 0, 0, 0, 0, 0)
         for index, (name, (gradient, exponent)) in enumerate(gradients.items()):
             stored = parameters[name]
-            largest, unmoved, saturated = update.sgd(
+            key = random_key(random_key(*labels), index)
+            seen = update.momentum_sgd(
                 stored.values.reshape(-1),
                 momenta[name],
                 gradient.reshape(-1),
@@ -55,24 +56,19 @@ class Sgd:
                 rate,
                 factor,
                 decay if name.endswith(".weight") else 0,
-                random_key(key, index),
                 limit(numerics.master_bits),
                 limit(numerics.momentum_bits),
+                chosen(numerics.master_rounding, key),
+                chosen(numerics.momentum_rounding, key),
             )
-            stored.largest = int(largest)
-            counts.words += gradient.size
-            counts.unmoved += int(unmoved)
-            counts.saturated += int(saturated)
+            stored.largest = seen.largest
+            counts += seen
         return counts
 
 
-@dataclass
-class UpdateCounts:
-    """What an update did to the stored weights."""
-
-    words: int = 0
-    unmoved: int = 0  # weights with a gradient whose step rounded to nothing
-    saturated: int = 0
+def chosen(rounding: Rounding, key: int) -> int:
+    """What a kernel takes for `rounding`: a random key where it draws, else its code."""
+    return key if rounding is Rounding.STOCHASTIC else int(rounding)
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,8 @@ class Outcome:
     unlabelled_samples: int
     teacher_changed: float  # share of the teacher's words that the step moved
     unmoved: float  # share of the student's words whose update rounded to nothing
-    saturated: int  # codes that were clipped, in maps and in stored weights
+    underflowed: float  # share of the student's words whose gradient lies below the momentum
+    saturated: int  # codes clipped in maps and stored weights, sums beyond the accumulator
 
 
 @dataclass

@@ -22,11 +22,11 @@ from accsim.network import (
     Network,
     Node,
 )
-from accsim.numerics import Numerics
+from accsim.numerics import Numerics, Rounding, Scaling
 from accsim.training.parameters import Map, Stored, weight_name
 
+LARGEST_SHIFT = 30
 RUNNING_SHIFT = 3  # running statistics move by 1/8 a step
-ROUND_HALF_UP = -1  # the key of a kernel that does not round stochastically
 
 
 @dataclass
@@ -72,8 +72,10 @@ class FixedNetwork:
         self.key = key
         self.exponents: dict[str, int] = {}
         self.saturated = 0
+        self.overflowed = 0
         self.running: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._step = 0
+        self._passes = 0  # forward passes so far, for random keys
         for node in network.nodes:
             _check(node, last=node is network.nodes[-1])
 
@@ -86,6 +88,7 @@ class FixedNetwork:
         `running` normalises by the running statistics all the same.
         """
         record = Record(images)
+        self._passes += training
         for node in self.network.nodes:
             x = record.input_of(node)
             match node.layer:
@@ -147,32 +150,58 @@ class FixedNetwork:
         return gradients
 
     def take_saturated(self) -> int:
-        """Codes clipped since the last call."""
-        taken, self.saturated = self.saturated, 0
+        """Codes clipped, and sums that outgrew the accumulator, since the last call."""
+        taken = self.saturated + self.overflowed
+        self.saturated = self.overflowed = 0
         return taken
 
-    def _rounded(self, name, unit, bits, kernel, key=ROUND_HALF_UP, adapt=True):
+    def _rounded(self, name, unit, bits, rounding, kernel, *labels, adapt=True):
         """Run ``kernel(shift, key, limit)`` so that its results get the map's exponent.
 
-        `unit` is the exponent of the kernel's results before their shift.
+        `unit` is the exponent of the kernel's results before their shift; `labels` make the
+        random key where `rounding` draws.
         """
-        if name not in self.exponents:
-            _, largest, *_ = kernel(0, ROUND_HALF_UP, limit(bits))
-            self.exponents[name] = unit + narrowing_shift(largest, bits)
-        shift = min(max(self.exponents[name] - unit, 0), 30)
-        values, largest, saturated, *_ = kernel(shift, key, limit(bits))
+        scaling = self.numerics.scaling
+        if name not in self.exponents or (adapt and scaling is Scaling.CURRENT):
+            _, largest, *_ = kernel(0, int(Rounding.HALF_UP), limit(bits))
+            if largest or name not in self.exponents:
+                self.exponents[name] = unit + narrowing_shift(largest, bits)
+        shift = min(max(self.exponents[name] - unit, 0), LARGEST_SHIFT)
+        stochastic = rounding is Rounding.STOCHASTIC
+        key = random_key(self.key, *labels) if stochastic else int(rounding)
+        values, largest, saturated, *overflowed = kernel(shift, key, limit(bits))
         self.saturated += int(saturated)
-        if adapt and largest:
+        self.overflowed += sum(map(int, overflowed))
+        if adapt and largest and scaling is Scaling.DELAYED:
             self.exponents[name] = unit + narrowing_shift(largest, bits)
         return Map(values, unit + shift)
 
-    def _round_error(self, node, unit, kernel):
-        key = random_key(self.key, self._step, node.index)
-        return self._rounded(f"{node.name}.error", unit, self.numerics.error_bits, kernel, key)
+    def _round_map(self, node, unit, kernel, training):
+        numerics = self.numerics
+        return self._rounded(
+            node.name,
+            unit,
+            numerics.activation_bits,
+            numerics.activation_rounding,
+            kernel,
+            self._passes,
+            node.index,
+            2,
+            adapt=training,
+        )
+
+    def _round_error(self, node, unit, kernel, part=0):
+        numerics = self.numerics
+        labels = (self._step, node.index, part) if part else (self._step, node.index)
+        name = f"{node.name}.error{part or ''}"
+        bits, rounding = numerics.error_bits, numerics.error_rounding
+        return self._rounded(name, unit, bits, rounding, kernel, *labels)
 
     def _multiply(self, node, parameters, x, record, training):
         name = weight_name(node)
-        weights = parameters[name].narrow(self.numerics.weight_bits)
+        weights = parameters[name].narrow(
+            self.numerics.weight_bits, self.numerics.weight_rounding, (self.key, self._passes)
+        )
         record.operands[name] = weights
         unit = x.exponent + weights.exponent
         values = _flat(node, x.values)
@@ -180,12 +209,13 @@ class FixedNetwork:
             return self._logits(node, parameters, values, weights, unit)
 
         stride, padding = _window(node)
+        accumulator_bits = self.numerics.accumulator_bits
 
         def kernel(shift, key, largest_code):
-            return conv2d.forward(values, weights.values, stride, padding, shift, key, largest_code)
+            arguments = values, weights.values, stride, padding, shift, key, largest_code
+            return conv2d.forward(*arguments, accumulator_bits)
 
-        bits = self.numerics.activation_bits
-        return self._rounded(node.name, unit, bits, kernel, adapt=training)
+        return self._round_map(node, unit, kernel, training)
 
     def _logits(self, node, parameters, values, weights, unit):
         """Logits with 12 fractional bits from exact sums; never narrowed."""
@@ -201,9 +231,11 @@ class FixedNetwork:
         weights = record.operands[name]
         stride, padding = _window(node)
         values = _flat(node, x.values)
-        gradient, shift, _ = conv2d.backward_weight(
-            values, dy.values, node.weight_shape[0], stride, padding
+        accumulator_bits = self.numerics.accumulator_bits
+        gradient, shift, overflowed = conv2d.backward_weight(
+            values, dy.values, node.weight_shape[0], stride, padding, accumulator_bits
         )
+        self.overflowed += overflowed
         gradients[name] = (gradient, x.exponent + dy.exponent + shift)
         if node is self.network.nodes[-1]:
             sums = conv2d.output_sums(dy.values).astype(np.int32)
@@ -223,6 +255,7 @@ class FixedNetwork:
                 shift,
                 key,
                 largest_code,
+                accumulator_bits,
             )
 
         dx = self._round_error(node, dy.exponent + weights.exponent, kernel)
@@ -240,18 +273,18 @@ class FixedNetwork:
             norm.update_running(*self.running[node.index], mean, sigma, y.exponent, shift)
         if running or not training:
             mean, sigma = norm.running_statistics(*self.running[node.index], y.exponent)
-        inverse = norm.inverse_sigma(sigma)
+        bits = self.numerics.activation_bits
+        inverse = norm.inverse_sigma(sigma, bits)
         scale = parameters[f"{node.name}.scale"].values
         shift = parameters[f"{node.name}.shift"].values
-        constants, frac_bits = norm.forward_constants(mean, inverse, scale, shift)
+        constants, frac_bits = norm.forward_constants(mean, inverse, scale, shift, bits)
         record.normalised[node.index] = Normalised(mean, inverse, scale, constants)
         eighths, pool = node.layer.activation.negative_eighths, node.layer.max_pool
 
         def kernel(shift, key, largest_code):
             return norm.normalise(y.values, constants, eighths, pool, shift, key, largest_code)
 
-        bits = self.numerics.activation_bits
-        return self._rounded(node.name, -frac_bits, bits, kernel, adapt=training)
+        return self._round_map(node, -frac_bits, kernel, training)
 
     def _normalise_backward(self, node, y, dz, record, gradients):
         state = record.normalised[node.index]
@@ -264,7 +297,14 @@ class FixedNetwork:
         )
         count = y.values.size // node.input.channels
         constants, frac_bits, scale_gradient, shift_gradient = norm.backward_constants(
-            sums, products, count, state.mean, state.inverse, state.scale
+            sums,
+            products,
+            count,
+            state.mean,
+            state.inverse,
+            state.scale,
+            self.numerics.activation_bits,
+            self.numerics.error_bits,
         )
         exponent = dz.exponent - norm.EIGHTHS
         gradients[f"{node.name}.scale"] = (scale_gradient, exponent)
@@ -282,8 +322,7 @@ class FixedNetwork:
             return pooling.average(x.values, reciprocal, shift, key, largest_code)
 
         unit = x.exponent - pooling.RECIPROCAL_BITS
-        bits = self.numerics.activation_bits
-        return self._rounded(node.name, unit, bits, kernel, adapt=training)
+        return self._round_map(node, unit, kernel, training)
 
     def _spread(self, node, dy):
         height, width = node.input.height, node.input.width
@@ -303,8 +342,7 @@ class FixedNetwork:
                 a.values, b.values, left_a, left_b, eighths, shift, key, largest_code
             )
 
-        bits = self.numerics.activation_bits
-        return self._rounded(node.name, common - norm.EIGHTHS, bits, kernel, adapt=training)
+        return self._round_map(node, common - norm.EIGHTHS, kernel, training)
 
     def _slope(self, node, dz, z):
         eighths = node.layer.activation.negative_eighths
@@ -323,10 +361,7 @@ class FixedNetwork:
         def kernel(shift, key, largest_code):
             return residual.add(a.values, b.values, left_a, left_b, 8, shift, key, largest_code)
 
-        name = f"{node.name}.error_sum"
-        key = random_key(self.key, self._step, node.index, 1)
-        unit = common - norm.EIGHTHS
-        return self._rounded(name, unit, self.numerics.error_bits, kernel, key)
+        return self._round_error(node, common - norm.EIGHTHS, kernel, part=1)
 
 
 def _window(node: Node) -> tuple[int, int]:

@@ -28,9 +28,12 @@ class FloatTwin(nn.Module):
     Weights keep accsim's HWIO layout: gradients compare without a transposition.
     """
 
-    def __init__(self, network: Network, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self, network: Network, dtype: torch.dtype = torch.float32, epsilon: float = 1e-5
+    ):
         super().__init__()
         self.network = network
+        self.epsilon = epsilon  # of the batch norms; the fixed-point network has none
         self.tensors = nn.ParameterDict()
         for node in network.nodes:
             if node.weights:
@@ -91,6 +94,7 @@ class FloatTwin(nn.Module):
                     self[f"{node.name}.shift"],
                     self.training,
                     momentum=1 / 8,
+                    eps=self.epsilon,
                 )
                 y = _activate(y, layer.activation)
                 return functional.max_pool2d(y, layer.max_pool) if layer.max_pool > 1 else y

@@ -13,7 +13,16 @@ import numpy as np
 from accsim.kernels import loss, update
 from accsim.kernels.fixed_point import random_key
 from accsim.passes import Passes
-from accsim.training.base import Algorithm, Learner, Outcome, Sgd, Student, count_correct, top_class
+from accsim.training.base import (
+    Algorithm,
+    Learner,
+    Outcome,
+    Sgd,
+    Student,
+    chosen,
+    count_correct,
+    top_class,
+)
 from accsim.training.fixed_network import FixedNetwork
 from accsim.training.parameters import Map
 from accsim.training.supervised import learn, new_student
@@ -98,7 +107,7 @@ class MeanTeacherLearner(Learner):
         counts, rate, saturated = learn(
             self.rule.optimizer, student, record, wide, rows, self.done, self.steps, self.seed
         )
-        moved, words = self._blend()
+        teacher = self._blend()
         return Outcome(
             passes=Passes(len(accepted), len(images), len(rows), ema=True),
             learning_rate=rate,
@@ -106,8 +115,9 @@ class MeanTeacherLearner(Learner):
             labelled_samples=labelled,
             accepted=int(accepted.sum()),
             unlabelled_samples=len(accepted),
-            teacher_changed=moved / words,
+            teacher_changed=teacher.moved / teacher.words,
             unmoved=counts.unmoved / counts.words,
+            underflowed=counts.underflowed / counts.words,
             saturated=saturated + self.executor.take_saturated(),
         )
 
@@ -129,8 +139,8 @@ class MeanTeacherLearner(Learner):
         ramp_steps = round(self.rule.ramp_share * self.steps)
         return full * self.done // ramp_steps if self.done < ramp_steps else full
 
-    def _blend(self) -> tuple[int, int]:
-        """Move the teacher as the schedule says; words that moved, and all words.
+    def _blend(self) -> update.WordCounts:
+        """Move the teacher as the schedule says, and count its words.
 
         While the run is younger than 2**teacher_shift steps the average is shorter, so that the
         teacher forgets its random start.
@@ -139,21 +149,23 @@ class MeanTeacherLearner(Learner):
         how = self.blend(self.done)
         shift = min(rule.teacher_shift, self.done.bit_length())
         coarse_bits = numerics.master_bits - numerics.teacher_bits
-        moved = words = 0
+        counts = update.WordCounts(0, 0, 0, 0, 0, 0)
         for index, (name, master) in enumerate(self.student.parameters.items()):
             stored, seen = self.stored[name], self.seen[name]
             seen.largest = max(stored.largest, master.largest)
-            moved += update.blend(
+            key = random_key(self.seed, EMA, self.done, index)
+            counts += update.moving_average(
                 stored.values.reshape(-1),
                 master.values.reshape(-1),
                 min(how.numerator, 1 << shift),
                 shift,
                 coarse_bits,
-                random_key(self.seed, EMA, self.done, index),
+                0,
+                (1 << numerics.master_bits - 1) - (1 << coarse_bits),
+                chosen(numerics.teacher_rounding, key),
                 seen.values.reshape(-1),
             )
-            words += master.values.size
             if how.store:
                 np.copyto(stored.values, seen.values)
                 stored.largest = int(np.abs(stored.values).max())
-        return int(moved), words
+        return counts

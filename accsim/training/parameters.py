@@ -8,7 +8,7 @@ import numpy as np
 from accsim.kernels import norm, update
 from accsim.kernels.fixed_point import limit, narrowing_shift, random_key, random_words
 from accsim.network import BatchNorm, Linear, Network, Node
-from accsim.numerics import Numerics
+from accsim.numerics import Numerics, Rounding
 
 HEADROOM_BITS = 2  # weights may grow by this much before their store saturates
 
@@ -33,11 +33,12 @@ class Stored:
         """An independent tensor of the same content."""
         return Stored(self.values.copy(), self.frac_bits, self.largest)
 
-    def narrow(self, bits: int) -> Map:
-        """The tensor as `bits`-bit operands of the PE array."""
+    def narrow(self, bits: int, rounding: Rounding, labels: tuple[int, ...]) -> Map:
+        """The tensor as `bits`-bit operands of the PE array; `labels` make random keys."""
         shift = narrowing_shift(self.largest, bits)
-        operands = np.empty(self.values.shape, np.int8)
-        update.narrow(self.values.reshape(-1), shift, limit(bits), operands.reshape(-1))
+        operands = np.empty(self.values.shape, np.int8 if bits <= 8 else np.int16)
+        how = random_key(*labels) if rounding is Rounding.STOCHASTIC else rounding
+        update.narrow(self.values.reshape(-1), shift, limit(bits), operands.reshape(-1), how)
         return Map(operands, shift - self.frac_bits)
 
 

@@ -14,6 +14,7 @@ from accsim.training.base import (
     Outcome,
     Sgd,
     Student,
+    chosen,
     count_correct,
     top_class,
 )
@@ -62,6 +63,7 @@ class SupervisedLearner(Learner):
             unlabelled_samples=0,
             teacher_changed=0.0,
             unmoved=counts.unmoved / counts.words,
+            underflowed=counts.underflowed / counts.words,
             saturated=clipped,
         )
 
@@ -91,19 +93,19 @@ def learn(optimizer, student, record, wide, rows, step, steps, seed):
     rate : the learning rate, a real number
     saturated : codes clipped since the last call
     """
-    error = round_error(wide, student.numerics.error_bits, random_key(seed, ROUND_ERROR, step))
+    numerics = student.numerics
+    key = chosen(numerics.error_rounding, random_key(seed, ROUND_ERROR, step))
+    error = round_error(wide, numerics.error_bits, key)
     gradients = student.executor.backward(record, error, rows, step)
     rate = optimizer.rate(step, steps)
-    key = random_key(seed, UPDATE, step)
-    counts = optimizer.apply(
-        student.parameters, student.momenta, gradients, rate, student.numerics, key
-    )
+    labels = (seed, UPDATE, step)
+    counts = optimizer.apply(student.parameters, student.momenta, gradients, rate, numerics, labels)
     saturated = counts.saturated + student.executor.take_saturated()
     return counts, rate / (1 << 24), saturated
 
 
 def round_error(wide: np.ndarray, bits: int, key: int) -> Map:
-    """Narrow the error of the logits, stochastically, to its own current exponent."""
+    """Narrow the error of the logits to its own current exponent, rounded as `key` says."""
     shift = narrowing_shift(int(np.abs(wide).max()), bits)
     values = loss.round_error(wide, shift, key, limit(bits))
     return Map(values.reshape(len(wide), 1, 1, -1), shift - loss.ERROR_BITS)

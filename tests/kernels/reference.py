@@ -42,12 +42,15 @@ def rounded_map(values, shift, key, limit):
         whole = (values + (random >> (32 - shift) if shift else 0)) >> shift
     elif shift:
         half = 2 ** (shift - 1)
-        whole = whole + {
-            -1: rest >= half,
-            -2: np.zeros_like(whole),
-            -3: (rest > half) | ((rest == half) & (whole % 2 == 1)),
-            -4: rest // 2 ** (shift - shift // 2) > rest % 2 ** (shift // 2),
-        }[key]
+        whole = (
+            whole
+            + {
+                -1: rest >= half,
+                -2: np.zeros_like(whole),
+                -3: (rest > half) | ((rest == half) & (whole % 2 == 1)),
+                -4: rest // 2 ** (shift - shift // 2) > rest % 2 ** (shift // 2),
+            }[key]
+        )
     return np.clip(whole, -limit, limit)
 
 

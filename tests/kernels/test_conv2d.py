@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accsim.kernels import conv2d
-from accsim.kernels.fixed_point import Rounding
+from accsim.numerics import Rounding
 
 SHAPES = [  # images, height, width, inputs, outputs, kernel, stride, padding
     (1, 1, 1, 1, 1, 1, 1, 0),

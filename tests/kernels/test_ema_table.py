@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from accsim.kernels import update
-from accsim.kernels.fixed_point import Rounding
+from accsim.numerics import Rounding
 
 STORES = (8, 10, 12, 16, 18, 20, 24)
 WORDS = 400

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from numba import njit
 
 from accsim.kernels.fixed_point import (
-    Rounding,
     bit_length,
     integer_sqrt,
     limit,
@@ -22,6 +21,7 @@ from accsim.kernels.fixed_point import (
     round_shift,
     round_shift_random,
 )
+from accsim.numerics import Rounding
 
 
 @njit

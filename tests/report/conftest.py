@@ -46,6 +46,7 @@ def run() -> Run:
             "backward_samples": [32, 56, 80, 128],
             "teacher_changed": [0.25] * 4,
             "unmoved": [0.125] * 4,
+            "underflowed": [0.0625] * 4,
             "saturations": [0, 1, 0, 2],
             "frames_seen": [96, 192, 288, 384],
             "frames_dropped": [0, 4, 8, 16],

@@ -10,7 +10,7 @@ from accsim.data.stream import SemiSupervisedStream
 from accsim.kernels import update
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.kernels.fixed_point import random_key
-from accsim.numerics import Numerics
+from accsim.numerics import Numerics, Rounding, Scaling
 from accsim.passes import Blend, Passes
 from accsim.training.base import Sgd
 from accsim.training.mean_teacher import EMA, MeanTeacher, TeacherStatistics
@@ -49,6 +49,37 @@ def digest(learner):
 def test_every_rule_learns(rule, network, dataset, follow, clock):
     _, _, correct = train(rule, network, dataset, follow, clock)
     assert all(count > 0.8 * len(dataset.test_labels) for count in correct.values()), correct
+
+
+@pytest.mark.parametrize(
+    "numerics",
+    [
+        Numerics(weight_bits=4, activation_bits=6, error_bits=6),
+        Numerics(error_bits=16, accumulator_bits=48),
+        Numerics(weight_bits=16, activation_bits=16, error_bits=16, accumulator_bits=64),
+        Numerics(scaling=Scaling.CURRENT),
+        Numerics(scaling=Scaling.STATIC),
+        Numerics(
+            weight_rounding=Rounding.NEAREST_EVEN,
+            activation_rounding=Rounding.TRUNCATE,
+            error_rounding=Rounding.PSEUDO_STOCHASTIC,
+            momentum_rounding=Rounding.NEAREST_EVEN,
+            teacher_rounding=Rounding.HALF_UP,
+        ),
+        Numerics(weight_rounding=Rounding.STOCHASTIC, activation_rounding=Rounding.STOCHASTIC),
+    ],
+    ids=["4/6/6", "16-bit errors", "all 16", "current", "static", "roundings", "stochastic"],
+)
+def test_every_format_learns(numerics, network, dataset, follow, clock):
+    _, _, correct = train(MeanTeacher(4), network, dataset, follow, clock, numerics=numerics)
+    assert correct["student"] > 0.8 * len(dataset.test_labels), correct
+
+
+def test_a_narrow_accumulator_is_counted_and_hurts(network, dataset, follow, clock):
+    numerics = Numerics(accumulator_bits=14)
+    _, outcomes, correct = train(Supervised(), network, dataset, follow, clock, numerics=numerics)
+    assert all(outcome.saturated > 1000 for outcome in outcomes)
+    assert correct["student"] < 0.8 * len(dataset.test_labels)
 
 
 def test_same_seed_same_bits_on_any_threads(network, dataset, follow, clock):
@@ -99,12 +130,14 @@ def test_teacher_follows_the_schedule(every, network, dataset, clock):
         learner.step(batch)
         seen = np.empty_like(stored)
         now = min(shift, step.bit_length())
-        update.blend(
+        update.moving_average(
             stored.reshape(-1),
             learner.student.parameters[name].values.reshape(-1),
             min(blend(step).numerator, 1 << now),
             now,
             0,
+            0,
+            32767,
             random_key(seed, EMA, step, index),
             seen.reshape(-1),
         )
@@ -144,7 +177,12 @@ def test_learning_rate_falls_linearly_to_the_last_step():
         (lambda: MeanTeacher(confidence_threshold=2), "confidence_threshold must be 0 to 1, not 2"),
         (lambda: MeanTeacher(consistency_weight=-1), "consistency_weight must be 0 to 1000"),
         (lambda: Sgd(momentum=1.0), "momentum must be at least 0 and less than 1, not 1.0"),
-        (lambda: Numerics(weight_bits=9), "weight_bits must be 2 to 8, not 9"),
+        (lambda: Numerics(weight_bits=17), "weight_bits must be 2 to 16, not 17"),
+        (lambda: Numerics(error_rounding=-1), "error_rounding must be a Rounding, not -1"),
+        (
+            lambda: Numerics(master_rounding=Rounding.STOCHASTIC_LFSR),
+            "master_rounding must be a Rounding other than STOCHASTIC_LFSR",
+        ),
         (lambda: Numerics(teacher_bits=16, master_bits=12), "teacher_bits must be at most"),
     ],
 )
