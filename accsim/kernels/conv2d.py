@@ -167,12 +167,11 @@ def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32):
     left = interleave_images(x, _left(x), offset, padding, padding, x.shape[3])
     lanes = _lanes(outputs)
     channels = _round_up(outputs, lanes)
-    right = np.stack(
-        [
-            interleave_images(part, part[:0].ravel(), 0, 0, 0, channels)
-            for part in (split_bytes(dy) if sums.planes == 2 else (dy,))
-        ]
-    )
+    parts = [
+        interleave_images(part, part[:0].ravel(), 0, 0, 0, channels)
+        for part in (split_bytes(dy) if sums.planes == 2 else (dy,))
+    ]
+    right = np.stack(parts) if sums.planes == 2 else parts[0][None]
     corrections = output_sums(dy) * offset
     rest = stride, kernel, x.shape[3], lanes
     if not sums.at_once:  # modulo 2**32, as the sums themselves
@@ -554,20 +553,54 @@ def convolve_exact(padded, packed, corrections, stride, shift, key, limit, y, st
                             for m in range(ROWS):
                                 for k in range(lanes):
                                     totals[m, k] += np.int64(tile[m, k]) << (HIGH_BITS * plane)
-                start = t * lanes
-                for m in range(min(ROWS, pixels - first)):
-                    for k in range(min(lanes, outputs - start)):
-                        index = (n * pixels + first + m) * outputs + start + k
-                        exact = totals[m, k] - corrections[start + k]
-                        total = _wrapped(exact, wrap_bits)
-                        overflowed[n] += total != exact
-                        largest[n] = max(largest[n], abs(total))
-                        random = hash32(np.uint32(index & 0xFFFFFFFF) ^ np.uint32(key))
-                        value = round64(total, shift, key, random)
-                        narrow = min(max(value, -limit), limit)
-                        saturated[n] += narrow != value
-                        flat[first + m, start + k] = narrow
+                seen = _round_totals(
+                    totals,
+                    corrections,
+                    t * lanes,
+                    first,
+                    shift,
+                    key,
+                    n * pixels * outputs,
+                    limit,
+                    wrap_bits,
+                    flat,
+                )
+                largest[n] = max(largest[n], seen[0])
+                saturated[n] += seen[1]
+                overflowed[n] += seen[2]
     return largest.max(), saturated.sum(), overflowed.sum()
+
+
+@njit(cache=True)
+def _round_totals(
+    totals, corrections, start, first, shift, key, first_index, limit, wrap_bits, flat
+):
+    """`_round_tile` of 64-bit totals; largest magnitude, clipped outputs and overflows."""
+    pixels, outputs = flat.shape
+    used = min(totals.shape[1], outputs - start)
+    largest, clipped, overflowed = 0, 0, 0
+    for m in range(min(ROWS, pixels - first)):
+        row = np.uint64(first + m)
+        for k in range(used):
+            exact = totals[m, k] - corrections[np.uint64(start + k)]
+            total = _wrapped(exact, wrap_bits)
+            overflowed += total != exact
+            largest = max(largest, abs(total))
+            totals[m, k] = total
+        counter = np.uint32((first_index + (first + m) * outputs + start) & 0xFFFFFFFF)
+        if key >= 0 and shift <= 32:
+            for k in range(used):
+                random = hash32(np.uint32(counter + np.uint32(k)) ^ np.uint32(key))
+                totals[m, k] = (totals[m, k] + (np.int64(random) >> (32 - shift))) >> shift
+        else:
+            for k in range(used):
+                random = hash32(np.uint32(counter + np.uint32(k)) ^ np.uint32(key))
+                totals[m, k] = round64(totals[m, k], shift, key, random)
+        for k in range(used):
+            narrow = min(max(totals[m, k], -limit), limit)
+            clipped += narrow != totals[m, k]
+            flat[row, np.uint64(start + k)] = narrow
+    return largest, clipped, overflowed
 
 
 @njit(cache=True, inline="always")
@@ -627,6 +660,14 @@ def _interleave_group(x, offset, before, mixed):
                     target[c, 1] = x[1, h, w, c] + offset
                     target[c, 2] = x[2, h, w, c] + offset
                     target[c, 3] = x[3, h, w, c] + offset
+        return
+    if images == 2 == mixed.shape[3]:
+        for h in range(height):
+            for w in range(width):
+                target = mixed[before + h, before + w]
+                for c in range(used):
+                    target[c, 0] = x[0, h, w, c] + offset
+                    target[c, 1] = x[1, h, w, c] + offset
         return
     for i in range(images):
         for h in range(height):
