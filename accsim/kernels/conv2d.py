@@ -395,6 +395,7 @@ def _convolve_image(padded, packed, corrections, stride, shift, key, first_index
                 WORD,
                 taps,
                 packed.ctypes.data + t * panel,
+                lanes * WORD,
                 kernel_rows,
                 inner,
                 tile,
@@ -421,7 +422,9 @@ def _window_offsets(rows, columns, row_bytes, column_bytes):
 
 
 @njit(cache=True, inline="always")
-def _multiply(left, start, offsets, left_step, taps, right, outer_count, inner_count, tile, add):
+def _multiply(
+    left, start, offsets, left_step, starts, right, right_step, outer_count, inner_count, tile, add
+):
     """`gemm.multiply_tile` of the tile's width."""
     if tile.shape[1] == LANES:
         multiply_narrow_tile(
@@ -429,9 +432,9 @@ def _multiply(left, start, offsets, left_step, taps, right, outer_count, inner_c
             start,
             offsets.ctypes.data,
             left_step,
-            taps.ctypes.data,
+            starts.ctypes.data,
             right,
-            LANES * WORD,
+            right_step,
             outer_count,
             inner_count,
             tile.ctypes.data,
@@ -443,9 +446,9 @@ def _multiply(left, start, offsets, left_step, taps, right, outer_count, inner_c
             start,
             offsets.ctypes.data,
             left_step,
-            taps.ctypes.data,
+            starts.ctypes.data,
             right,
-            2 * LANES * WORD,
+            right_step,
             outer_count,
             inner_count,
             tile.ctypes.data,
@@ -545,6 +548,7 @@ def convolve_exact(padded, packed, corrections, stride, shift, key, limit, y, st
                                 WORD,
                                 tap,
                                 base + (r * inner + i) * lanes * WORD,
+                                lanes * WORD,
                                 1,
                                 min(steps, inner - i),
                                 tile,
@@ -739,7 +743,7 @@ def correlate(x, dy, corrections, stride, kernel, inputs, lanes):
                     place = min(block * ROWS + m, line - 1)
                     offsets[m] = (r * width * inputs + place) * WORD
                 for t in range(tiles):
-                    _multiply_strided(
+                    _multiply(
                         x,
                         0,
                         offsets,
@@ -765,41 +769,6 @@ def correlate(x, dy, corrections, stride, kernel, inputs, lanes):
                     value = total[k] - corrections[start + k]
                     gradient[r, block * ROWS + m, start + k] = value
     return gradient.reshape(kernel, kernel, inputs, outputs)
-
-
-@njit(cache=True, inline="always")
-def _multiply_strided(
-    left, start, offsets, left_step, starts, right, right_step, outer_count, inner_count, tile, add
-):
-    """`gemm.multiply_tile` of the tile's width, with its own step of the right operand."""
-    if tile.shape[1] == LANES:
-        multiply_narrow_tile(
-            left,
-            start,
-            offsets.ctypes.data,
-            left_step,
-            starts.ctypes.data,
-            right,
-            right_step,
-            outer_count,
-            inner_count,
-            tile.ctypes.data,
-            add,
-        )
-    else:
-        multiply_wide_tile(
-            left,
-            start,
-            offsets.ctypes.data,
-            left_step,
-            starts.ctypes.data,
-            right,
-            right_step,
-            outer_count,
-            inner_count,
-            tile.ctypes.data,
-            add,
-        )
 
 
 @njit(cache=True, parallel=True)
@@ -828,7 +797,7 @@ def correlate_exact(x, dy, corrections, stride, kernel, inputs, lanes, steps):
                     base = dy[plane, g].ctypes.data + t * lanes * WORD
                     for p in range(0, rows, rows_at_once):
                         for q in range(0, columns, steps):
-                            _multiply_strided(
+                            _multiply(
                                 x[g],
                                 q * stride * inputs * WORD,
                                 offsets,
