@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from accsim.kernels import conv2d
-from accsim.kernels.conv2d import ROUNDED_LIMIT, Product, output_sums, plan_sums, wrap
+from accsim.kernels.conv2d import ROUNDED_LIMIT, Product, plan_sums, wrap
 from accsim.kernels.fixed_point import (
     CHUNK,
     TRUNCATE,
@@ -34,6 +34,8 @@ from accsim.kernels.fixed_point import limit as limit_of
 from accsim.kernels.gemm import BACK_END, BYTE_OFFSET, LANES, SUM_LIMIT, WORD
 
 CHUNKS = 8  # partial gradients; fixed, so that memory does not depend on the threads
+CACHE_LINE = 64  # bytes; a vector within one is read at once
+
 LOW_BITS = 31  # of a gradient's exact sums, where they do not fit 32 bits
 
 
@@ -372,6 +374,7 @@ class Taps(NamedTuple):
     counts: np.ndarray  # int64[kinds], taps that the kind has
     places: np.ndarray  # int64[kinds, taps], of the kind's first pixel; see `Layout.places`
     weights: np.ndarray  # lanes[kinds * taps * run and a vector], the channels' for every pixel
+    weight_places: np.ndarray  # int64[kinds, taps], of runs in the weights
     first: np.ndarray  # int32 or int64 [kinds, run and a vector], what takes bytes' offset off
 
 
@@ -399,7 +402,8 @@ def _tile_taps(kinds, carriers) -> Taps:
     run = copies * channels
     counts = np.array([len(places) for places, _ in kinds])
     places = np.zeros((len(kinds), most), np.int64)
-    lanes = np.zeros(len(kinds) * most * run + LANES, carriers.lane.dtype)
+    lanes = _aligned(len(kinds) * most * run + LANES, carriers.lane)
+    lanes[:] = 0
     tiles = lanes[: len(kinds) * most * run].reshape(len(kinds), most, copies, channels)
     first = np.zeros((len(kinds), run + LANES), carriers.total.dtype)
     for kind, (starts, weights) in enumerate(kinds):
@@ -408,7 +412,8 @@ def _tile_taps(kinds, carriers) -> Taps:
         if group > 1:
             offset = -BYTE_OFFSET * weights.sum((0, 2), dtype=np.int32)
             first[kind, :run] = np.tile(offset, copies)
-    return Taps(counts, places, lanes, first)
+    weight_places = np.arange(len(kinds) * most).reshape(len(kinds), most) * run
+    return Taps(counts, places, lanes, weight_places, first)
 
 
 def _convolve(maps, layout, kinds, step, shift, key, limit, wrap_bits, y) -> Product:
@@ -441,36 +446,47 @@ def convolve(maps, layout, carriers, taps, every, step, shift, key, limit, wrap_
     largest, saturated, overflowed : see `conv2d.Product`
     """
     images = len(maps)
-    largest = np.zeros(images, np.int64)
-    saturated = np.zeros(images, np.int64)
-    overflowed = np.zeros(images, np.int64)
-    for n in prange(images):
-        rounding = n * y[n].size, shift, key, limit, wrap_bits
-        largest[n], saturated[n], overflowed[n] = _convolve_image(
-            maps[n], layout, carriers, taps, every, step, rounding, y[n]
-        )
-    return largest.max(), saturated.sum(), overflowed.sum()
+    chunks = min(CHUNKS, images)
+    seen = np.zeros((chunks, 3), np.int64)
+    for chunk in prange(chunks):
+        first, end = chunk * images // chunks, (chunk + 1) * images // chunks
+        lanes, pixels = _blank_lanes(maps[first], layout, carriers)
+        size = y[0, 0].size
+        line = _aligned((1 + CHUNK // size) * size + LANES, carriers.total)
+        phase = _aligned(size + LANES, carriers.total)
+        for n in range(first, end):
+            _lay_out(maps[n], layout, pixels, lanes)
+            rounding = n * y[n].size, shift, key, limit, wrap_bits
+            _convolve_image(
+                lanes, layout, taps, every, step, rounding, line, phase, y[n], seen[chunk]
+            )
+    return seen[:, 0].max(), seen[:, 1].sum(), seen[:, 2].sum()
 
 
 @njit(cache=True)
-def _convolve_image(maps, layout, carriers, taps, every, step, rounding, y):
-    """One image of `convolve`; rounding: first index, shift, key, limit, wrap_bits."""
+def _convolve_image(lanes, layout, taps, every, step, rounding, line, phase, y, seen):
+    """One image of `convolve`.
+
+    Parameters
+    ----------
+    lanes : of the image; see `_lay_out`
+    rounding : first index, shift, key, limit, wrap_bits
+    line : room for sums of as many rows as are rounded together, and for a vector
+    phase : room for a row of sums and a vector
+    seen : int64[3], largest, saturated and overflowed so far
+    """
     first_index, shift, key, limit, wrap_bits = rounding
     rows, columns, channels = y.shape
-    lanes = _lay_out(maps, layout, carriers)
     row_lanes = layout.phases * layout.columns * channels
     run = taps.first.shape[1] - LANES
-    most = taps.places.shape[1]
     size = columns * channels
-    line = np.empty(size + LANES, carriers.total.dtype)
-    phase = np.empty(size + LANES, carriers.total.dtype)
-    largest, saturated, overflowed = 0, 0, 0
+    codes = y.reshape(-1)
+    at_once = (len(line) - LANES) // size
     for p in range(rows):
         upper = p // every * step * row_lanes
+        place = p % at_once * size
         for q in range(min(every, columns)):
             kind = p % every * every + q
-            weight_places = np.arange(kind * most, kind * most + taps.counts[kind]) * run
-            total = line if every == 1 else phase
             length = (columns - q + every - 1) // every * channels
             for start in range(0, length, run):
                 add_products(
@@ -479,86 +495,113 @@ def _convolve_image(maps, layout, carriers, taps, every, step, rounding, y):
                     taps.places[kind],
                     taps.weights,
                     0,
-                    weight_places,
-                    len(weight_places),
+                    taps.weight_places[kind],
+                    taps.counts[kind],
                     taps.first[kind],
                     0,
-                    total,
-                    start,
+                    line if every == 1 else phase,
+                    place + start if every == 1 else start,
                     min(run, length - start),
                 )
             if every > 1:
-                pixels = line[:size].reshape(columns, channels)
-                for i in range(length // channels):
-                    pixels[q + i * every] = phase[i * channels : (i + 1) * channels]
-        sums = line[:size]
-        if wrap_bits:
-            sums, lost = wrap(sums, wrap_bits)
-            overflowed += lost
-        biggest, clipped = store_codes(
-            sums, first_index + p * size, shift, key, limit, y[p].reshape(-1)
-        )
-        largest = max(largest, biggest)
-        saturated += clipped
-    return largest, saturated, overflowed
+                row = line[place : place + size].reshape(columns, channels)
+                _merge_columns(phase, q, every, row)
+        if p % at_once == at_once - 1 or p == rows - 1:
+            first = (p - p % at_once) * size
+            end = (p + 1) * size
+            sums = line[: end - first]
+            if wrap_bits:
+                sums, overflowed = wrap(sums, wrap_bits)
+                seen[2] += overflowed
+            largest, saturated = store_codes(
+                sums, first_index + first, shift, key, limit, codes[first:end]
+            )
+            seen[0] = max(seen[0], largest)
+            seen[1] += saturated
 
 
 @njit(cache=True)
-def _lay_out(maps, layout, carriers):
-    """Lanes of one image's maps [planes, H, W, C] as `layout` orders them, and a vector."""
-    planes, height, width, channels = maps.shape
-    top, left, phases = layout.top, layout.left, layout.phases
-    size = layout.columns * channels  # of a phase of a row
-    zero = BYTE_OFFSET if carriers.pixel.itemsize == 1 else 0
-    nothing = 0x80808080 if carriers.pixel.itemsize == 1 else 0
-    lanes = np.empty(planes * layout.rows * phases * size + LANES, carriers.lane.dtype)
-    pixels = np.full((phases, size + (WORD - 1) * channels), zero, carriers.pixel.dtype)
+def _aligned(count, carrier):
+    """Array of `count` of the carrier's type that begins with a cache line."""
+    whole = np.empty(count + CACHE_LINE // carrier.itemsize, carrier.dtype)
+    skipped = -whole.ctypes.data % CACHE_LINE // carrier.itemsize
+    return whole[skipped : skipped + count]
+
+
+@njit(cache=True)
+def _blank_lanes(maps, layout, carriers):
+    """Room for `_lay_out`: lanes and a vector, and the padded map of zeros and three pixels."""
+    planes, _height, _width, channels = maps.shape
+    size = planes * layout.rows * layout.phases * layout.columns * channels
+    pixels = _aligned(size + (WORD - 1) * channels, carriers.pixel)
+    pixels[:] = BYTE_OFFSET if carriers.pixel.itemsize == 1 else 0
+    return _aligned(size + LANES, carriers.lane), pixels
+
+
+@njit(cache=True)
+def _lay_out(maps, layout, pixels, lanes):
+    """One image's maps [planes, H, W, C] in `_blank_lanes`, as `layout` orders them.
+
+    The last lanes of a row hold pixels of the next one, which meet zeros.
+    """
+    planes, height, _width, channels = maps.shape
+    offset = BYTE_OFFSET if pixels.itemsize == 1 else 0
+    size = len(lanes) - LANES
+    rows = pixels[:size].reshape(planes, layout.rows, layout.phases, layout.columns * channels)
     for plane in range(planes):
-        for row in range(layout.rows):
-            h = row - top
-            start = (plane * layout.rows + row) * phases * size
-            if h < 0 or h >= height:
-                lanes[start : start + phases * size] = nothing
-                continue
-            if phases == 1:
+        for h in range(height):
+            row = rows[plane, layout.top + h]
+            if layout.phases == 1:
                 source = maps[plane, h].reshape(-1)
-                _offset_pixels(source, zero, pixels[0, left * channels :])
+                _offset_pixels(source, offset, row[0, layout.left * channels :])
             else:
-                for w in range(width):
-                    place = (left + w) // phases * channels
-                    _offset_pixels(maps[plane, h, w], zero, pixels[(left + w) % phases, place:])
-            for phase in range(phases):
-                target = start + phase * size
-                _fill_lanes(pixels[phase], channels, lanes[target : target + size])
-    lanes[len(lanes) - LANES :] = 0
-    return lanes
-
-
-@njit(cache=True)
-def _offset_pixels(source, zero, pixels):
-    for i in range(len(source)):
-        pixels[i] = source[i] + zero
-
-
-@njit(cache=True)
-def _fill_lanes(pixels, step, lanes):
-    """A pixel in every lane of words; in one of bytes, four of them, `step` apart."""
-    size = len(lanes)
+                columns = row.reshape(layout.phases, layout.columns, channels)
+                _split_columns(maps[plane, h], layout.left, offset, columns)
     if lanes.itemsize == 2:
-        lanes[:] = pixels[:size]
+        lanes[:size] = pixels[:size]
     else:
         _fill_bytes(
             pixels[:size],
-            pixels[step : step + size],
-            pixels[2 * step : 2 * step + size],
-            pixels[3 * step : 3 * step + size],
+            pixels[channels : channels + size],
+            pixels[2 * channels : 2 * channels + size],
+            pixels[3 * channels : 3 * channels + size],
             lanes,
         )
 
 
 @njit(cache=True)
+def _offset_pixels(source, offset, pixels):
+    """A function of its own so that its loop becomes vectors."""
+    for i in range(len(source)):
+        pixels[i] = source[i] + offset
+
+
+@njit(cache=True)
+def _split_columns(source, left, offset, pixels):
+    """Columns [W, C] of a row, `left` zeros before them, by phase: [phases, columns, C]."""
+    width, channels = source.shape
+    phases = len(pixels)
+    for w in range(width):
+        phase, column = np.uint64((left + w) % phases), np.uint64((left + w) // phases)
+        for c in range(channels):
+            pixels[phase, column, c] = source[w, c] + offset
+
+
+@njit(cache=True)
+def _merge_columns(phase, first, every, pixels):
+    """Put the columns of one phase, [columns * C], into every `every`th of a row [Q, C]."""
+    columns, channels = pixels.shape
+    source = phase[: (columns - first + every - 1) // every * channels].reshape(-1, channels)
+    for i in range(len(source)):
+        column = np.uint64(first + i * every)
+        for c in range(channels):
+            pixels[column, c] = source[i, c]
+
+
+@njit(cache=True)
 def _fill_bytes(a, b, c, d, lanes):
-    for i in range(len(lanes)):
+    """The bytes of every lane; lanes may be longer by a vector."""
+    for i in range(len(a)):
         low = np.uint32(np.uint8(a[i])) | np.uint32(np.uint32(np.uint8(b[i])) << np.uint32(8))
         high = np.uint32(np.uint8(c[i])) | np.uint32(np.uint32(np.uint8(d[i])) << np.uint32(8))
         lanes[i] = np.uint32(low | np.uint32(high << np.uint32(16)))
@@ -596,51 +639,76 @@ def _correlate_images(maps, layout, carriers, places, group, stride, dy, gradien
     """Add to `gradient` the images whose sums one word holds."""
     images, rows, columns, channels = dy.shape
     lane_columns = (columns + group - 1) // group
+    row_places = np.arange(lane_columns) * (group * channels)  # of a row's errors in the map
+    row_lanes = stride * layout.phases * layout.columns * channels
+    error_places = np.arange(lane_columns) * channels
     size = (channels + LANES - 1) // LANES * LANES  # whole vectors
-    totals = np.zeros(len(places) * size, carriers.total.dtype)
-    errors = np.zeros((rows * lane_columns + 1) * channels + LANES, carriers.lane.dtype)
-    line = np.zeros(lane_columns * group * channels, dy.dtype)
-    map_places = np.empty(rows * lane_columns, np.int64)
-    for p in range(rows):
-        for q in range(lane_columns):
-            pixel = p * stride * layout.phases * layout.columns + q * group
-            map_places[p * lane_columns + q] = pixel * channels
-    error_places = np.arange(rows * lane_columns) * channels
-    offset = np.zeros(channels, np.int64)
+    lanes, pixels = _blank_lanes(maps[0], layout, carriers)
+    line = np.zeros((lane_columns, group, channels), dy.dtype)
+    errors = _aligned(lane_columns * channels + LANES, carriers.lane)
+    nowhere = np.zeros(lane_columns, np.int64)
+    ones = _aligned(size, carriers.lane)
+    ones[:] = 0x01010101 if group > 1 else 1
+    totals = _aligned((len(places) + 1) * size, carriers.total)  # the last are sums of errors
+    totals[:] = 0
     for n in range(images):
-        lanes = _lay_out(maps[n], layout, carriers)
+        _lay_out(maps[n], layout, pixels, lanes)
         for p in range(rows):
-            _offset_pixels(dy[n, p].reshape(-1), 0, line)
-            for q in range(lane_columns):
-                target = (p * lane_columns + q) * channels
-                start = q * group * channels
-                _fill_lanes(line[start:], channels, errors[target : target + channels])
-        for t in range(len(places)):
-            add_products(
-                lanes,
-                places[t],
-                map_places,
-                errors,
-                0,
-                error_places,
-                len(error_places),
-                totals,
-                t * size,
-                totals,
-                t * size,
-                channels,
-            )
-    if group > 1:
-        offset += BYTE_OFFSET * output_sums(dy)
+            _offset_pixels(dy[n, p].reshape(-1), 0, line.reshape(-1))
+            _fill_errors(line, errors)
+            for t in range(len(places)):
+                add_products(
+                    lanes,
+                    places[t] + p * row_lanes,
+                    row_places,
+                    errors,
+                    0,
+                    error_places,
+                    lane_columns,
+                    totals,
+                    t * size,
+                    totals,
+                    t * size,
+                    channels,
+                )
+            if group > 1:
+                add_products(
+                    ones,
+                    0,
+                    nowhere,
+                    errors,
+                    0,
+                    error_places,
+                    lane_columns,
+                    totals,
+                    len(places) * size,
+                    totals,
+                    len(places) * size,
+                    channels,
+                )
     word = carriers.total.dtype.type
+    offset = BYTE_OFFSET if group > 1 else 0
     for t in range(len(places)):
         for k in range(channels):
-            gradient[t, k] += word(totals[t * size + k] - word(offset[k]))
+            errors_sum = word(offset * totals[len(places) * size + k])
+            gradient[t, k] += word(totals[t * size + k] - errors_sum)
+
+
+@njit(cache=True)
+def _fill_errors(line, lanes):
+    """Lanes [columns * C] of a row's errors [columns, pixels in a lane, C]."""
+    columns, group, channels = line.shape
+    for q in range(columns):
+        target = lanes[q * channels : (q + 1) * channels]
+        if group == 1:
+            target[:] = line[q, 0]
+        else:
+            _fill_bytes(line[q, 0], line[q, 1], line[q, 2], line[q, 3], target)
 
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
-BLOCK = 4  # vectors of sums that are in registers together
+BLOCK = 8  # vectors of sums that are in registers together
 
 
 def _vector(bits):

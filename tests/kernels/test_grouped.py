@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import reference
@@ -253,7 +254,7 @@ def digest():
     rng = np.random.default_rng(5)
     seen = hashlib.sha256()
     for shape in SHAPES:
-        for widths in WIDTHS.values():
+        for widths in ((127, 127), (32767, 32767)):
             x, weights, dy = operands(rng, shape, widths)
             _, height, width, _, _, kernel, *window = shape
             seen.update(grouped.forward(x, weights, *window, 9, 3, 32767, 48)[0])
@@ -263,21 +264,22 @@ def digest():
     return seen.hexdigest()
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""},
-        {"NUMBA_NUM_THREADS": "1"},
-        {"NUMBA_NUM_THREADS": "2"},
-    ],
-    ids=["no AVX-512", "one thread", "two threads"],
-)
-def test_bits_do_not_depend_on_instructions_or_threads(environment, tmp_path):
-    code = "import test_grouped; print(test_grouped.digest())"
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bits_do_not_depend_on_threads(threads):
+    before, expected = numba.get_num_threads(), digest()
+    numba.set_num_threads(min(threads, before))
+    try:
+        assert digest() == expected
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_bits_do_not_depend_on_instructions(tmp_path):
+    haswell = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
     ran = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", "import test_grouped; print(test_grouped.digest())"],
         cwd=Path(__file__).parent,
-        env={**os.environ, **environment, "NUMBA_CACHE_DIR": str(tmp_path)},
+        env={**os.environ, **haswell, "NUMBA_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
