@@ -834,7 +834,7 @@ def _same_width(a, b):
 
 def _limits(a, b) -> tuple[int, int]:
     """Largest magnitudes that the operands' types hold."""
-    return tuple(limit_of(8 * operand.itemsize) for operand in (a, b))
+    return limit_of(8 * a.itemsize), limit_of(8 * b.itemsize)
 
 
 def _left(x) -> np.ndarray:

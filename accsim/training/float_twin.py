@@ -28,9 +28,7 @@ class FloatTwin(nn.Module):
     Weights keep accsim's HWIO layout: gradients compare without a transposition.
     """
 
-    def __init__(
-        self, network: Network, dtype: torch.dtype = torch.float32, epsilon: float = 1e-5
-    ):
+    def __init__(self, network: Network, dtype: torch.dtype = torch.float32, epsilon: float = 1e-5):
         super().__init__()
         self.network = network
         self.epsilon = epsilon  # of the batch norms; the fixed-point network has none
