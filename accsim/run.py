@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from accsim import __version__, ledger, units
@@ -20,6 +21,7 @@ from accsim.report.page import write_report
 from accsim.report.tables import Tables
 from accsim.schedule.base import Schedule
 from accsim.training.base import Learner, Outcome
+from accsim.training.counters import KINDS, Counters
 from accsim.training.parameters import Map
 from accsim.workload import Workload, WorkloadError, describe
 
@@ -78,6 +80,7 @@ def simulate(workload: Workload, dataset: Dataset, on_step=lambda status: None) 
         )
     test = Map(PixelScale.of(dataset.train_images).apply(dataset.test_images), -IMAGE_BITS)
     log: list[dict[str, Any]] = []
+    counters: list[tuple[int, str, Counters]] = []
     accuracy: dict[str, float] = {}
     batches = workload.data.batches(dataset, clock, workload.steps, workload.seed)
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
@@ -88,12 +91,20 @@ def simulate(workload: Workload, dataset: Dataset, on_step=lambda status: None) 
             accuracy = _accuracy(learner, test, dataset)
             row |= {f"{network}_accuracy": value for network, value in accuracy.items()}
         log.append(row)
+        counters += [(step, network, counted) for network, counted in outcome.counters.items()]
         best = accuracy.get("teacher", accuracy.get("student"))
         on_step(Status(step, workload.steps, best, row["simulated_seconds"], row["joules"]))
     totals = clock.totals()
     ledger.check(totals.ledgers)
     summary = _summary(workload, dataset, accuracy, clock, totals, log[-1])
-    tables = Tables(pd.DataFrame(log), totals.passes, totals.tensors, totals.units, totals.energy)
+    tables = Tables(
+        pd.DataFrame(log),
+        _counters(counters),
+        totals.passes,
+        totals.tensors,
+        totals.units,
+        totals.energy,
+    )
     host = {
         "total_seconds": time.perf_counter() - started,
         "timing_simulation_seconds": clock.host_seconds,
@@ -199,6 +210,19 @@ def _row(step, batch, outcome: Outcome, cost, clock) -> dict[str, Any]:
         "student_accuracy": float("nan"),
         "teacher_accuracy": float("nan"),
     }
+
+
+def _counters(log: Sequence[tuple[int, str, Counters]]) -> pd.DataFrame:
+    """One row a step, network and tensor; (step, network, counters of the step) in `log`."""
+    lengths = [len(counted.tensors) for _, _, counted in log]
+    places = {
+        "step": np.repeat([step for step, _, _ in log], lengths),
+        "network": pd.Categorical(np.repeat([network for _, network, _ in log], lengths)),
+        "class": pd.Categorical([kind for _, _, c in log for kind, _ in c.tensors]),
+        "tensor": pd.Categorical([tensor for _, _, c in log for _, tensor in c.tensors]),
+    }
+    counts = np.concatenate([counted.counts for _, _, counted in log])
+    return pd.DataFrame(places | dict(zip(KINDS, counts.T, strict=True)))
 
 
 def _summary(workload, dataset, accuracy, clock, totals, last) -> dict[str, Any]:

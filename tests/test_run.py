@@ -41,6 +41,10 @@ def test_a_run_writes_every_table_and_closes_its_ledgers(workload, dataset, tmp_
     tensors = pd.read_csv(out / "tensors.csv")
     assert len(steps) == 6
     assert steps["teacher_accuracy"].notna().tolist() == [False] * 3 + [True, False, True]
+    counters = pd.read_csv(out / "counters.csv.gz").groupby("step").sum(numeric_only=True)
+    assert (counters["saturated"] + counters["overflowed"]).tolist() == steps[
+        "saturations"
+    ].tolist()
     cost = result["cost"]
     assert passes["macs"].sum() == cost["macs"]
     assert tensors["read_bytes"].sum() == passes["ddr_read_bytes"].sum() == cost["ddr_read_bytes"]

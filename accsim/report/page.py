@@ -82,6 +82,7 @@ def write_report(
         write_json(folder / "result.json", result)
         for name in ("steps", "passes", "tensors"):
             write_csv(folder / f"{name}.csv", run.ordered(name))
+        write_csv(folder / "counters.csv.gz", run.ordered("counters"))
         drawn = [drawing for drawing in DRAWINGS if write_drawing(folder, drawing, run)]
         if host is not None:
             write_json(folder / "host.json", host)
@@ -93,7 +94,12 @@ def write_report(
             warning=stand_in_warning(result["data"]) if result["data"]["stand_in"] else None,
             drawings=drawn,
             busiest=tables.busiest_passes(run).to_dict("records"),
-            columns={name: COLUMNS[name] for name in ("steps", "passes", "tensors")},
+            clipped=tables.clipped_tensors(run).to_dict("records"),
+            still=tables.still_tensors(run).to_dict("records"),
+            columns={
+                file: COLUMNS[file.partition(".")[0]]
+                for file in ("steps.csv", "counters.csv.gz", "passes.csv", "tensors.csv")
+            },
             timed=host is not None,
         )
         (folder / "README.md").write_text(page, encoding="utf-8")
@@ -111,8 +117,12 @@ def write_drawing(folder: Path, drawing: Drawing, run: Tables) -> bool:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """One header line, one line a row; floats in full so that reading gives the same bits."""
-    table.to_csv(path, index=False, lineterminator="\n")
+    """One header line, one line a row; floats in full so that reading gives the same bits.
+
+    A name that ends in ``.gz`` is compressed, to the same bytes every time.
+    """
+    packed = {"method": "gzip", "compresslevel": 1, "mtime": 0} if path.suffix == ".gz" else None
+    table.to_csv(path, index=False, lineterminator="\n", compression=packed)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

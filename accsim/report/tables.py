@@ -28,6 +28,19 @@ COLUMNS: dict[str, dict[str, str]] = {
         "empty where not evaluated",
         "teacher_accuracy": "the same for the teacher",
     },
+    "counters": {
+        "step": "training step, counted from 1",
+        "network": "student or teacher",
+        "class": "what the tensor holds: activations, error, gradient; weights or teacher as they "
+        "are stored",
+        "tensor": "name of the tensor",
+        "words": "words that were made; of a stored tensor, those that were updated",
+        "saturated": "words that were clipped to their format",
+        "overflowed": "sums that outgrew the accumulator and wrapped",
+        "moved": "stored words that the update changed",
+        "unmoved": "stored words that had a reason to change, and rounded to where they were",
+        "underflowed": "gradients below half the last bit of their word's momentum",
+    },
     "passes": {
         "network": "student or teacher",
         "layer": "layer of the network",
@@ -80,6 +93,7 @@ class Tables:
     """
 
     steps: pd.DataFrame  # a row a step
+    counters: pd.DataFrame  # a row a step, network and tensor
     passes: pd.DataFrame  # a row a layer and pass, summed over the run
     tensors: pd.DataFrame  # a row a tensor and pass, summed over the run
     units: pd.DataFrame  # a row a unit and cause, summed over the run
@@ -167,6 +181,31 @@ def busiest_passes(tables: Tables, rows: int = 10) -> pd.DataFrame:
         share=tables.passes["cycles_busy"] / max(tables.passes["cycles_busy"].sum(), 1),
     )
     return passes.sort_values("cycles_busy", ascending=False, kind="stable").head(rows)
+
+
+def clipped_tensors(tables: Tables, rows: int = 8) -> pd.DataFrame:
+    """The tensors that lost the largest share of their words to their format, over the run."""
+    totals = _counters_of_run(tables)
+    lost = (totals["saturated"] + totals["overflowed"]) / totals["words"]
+    return _worst(totals.assign(share=lost), rows)
+
+
+def still_tensors(tables: Tables, rows: int = 8) -> pd.DataFrame:
+    """The stored tensors whose words most often rounded to where they were, over the run."""
+    totals = _counters_of_run(tables)
+    return _worst(totals.assign(share=totals["unmoved"] / totals["words"]), rows)
+
+
+def _counters_of_run(tables: Tables) -> pd.DataFrame:
+    keys = ["network", "class", "tensor"]
+    counted = tables.ordered("counters").drop(columns="step")
+    return counted.groupby(keys, as_index=False, sort=False, observed=True).sum()
+
+
+def _worst(totals: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """The first `rows` by share; those without any are left out."""
+    worst = totals[totals["share"] > 0].sort_values("share", ascending=False, kind="stable")
+    return worst.head(rows)
 
 
 def in_order_of_passes(table: pd.DataFrame, then: list[str]) -> pd.DataFrame:

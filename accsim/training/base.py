@@ -12,6 +12,7 @@ from accsim.kernels.fixed_point import limit, random_key
 from accsim.network import Network
 from accsim.numerics import Numerics, Rounding
 from accsim.passes import Blend, Passes
+from accsim.training.counters import Counters
 from accsim.training.fixed_network import FixedNetwork
 from accsim.training.parameters import Map, Stored
 
@@ -40,17 +41,17 @@ class Sgd:
         whole = round(self.learning_rate * (1 << update.RATE_BITS))
         return whole * (steps - step + 1) // steps
 
-    def apply(self, parameters, momenta, gradients, rate, numerics, labels) -> update.WordCounts:
+    def apply(self, student: "Student", gradients, rate: int, labels: tuple[int, ...]) -> None:
         """One step for every parameter, in place; `labels` make random keys."""
+        numerics = student.numerics
         decay = round(self.weight_decay * (1 << update.DECAY_BITS)) * rate >> update.RATE_BITS
         factor = round(self.momentum * (1 << update.MOMENTUM_BITS))
-        counts = update.WordCounts(0, 0, 0, 0, 0, 0)
         for index, (name, (gradient, exponent)) in enumerate(gradients.items()):
-            stored = parameters[name]
+            stored = student.parameters[name]
             key = random_key(random_key(*labels), index)
             seen = update.momentum_sgd(
                 stored.values.reshape(-1),
-                momenta[name],
+                student.momenta[name],
                 gradient.reshape(-1),
                 exponent + stored.frac_bits,
                 rate,
@@ -62,8 +63,7 @@ class Sgd:
                 chosen(numerics.momentum_rounding, key),
             )
             stored.largest = seen.largest
-            counts += seen
-        return counts
+            student.executor.tally.add_stored("weights", name, seen)
 
 
 def chosen(rounding: Rounding, key: int) -> int:
@@ -81,10 +81,30 @@ class Outcome:
     labelled_samples: int
     accepted: int
     unlabelled_samples: int
-    teacher_changed: float  # share of the teacher's words that the step moved
-    unmoved: float  # share of the student's words whose update rounded to nothing
-    underflowed: float  # share of the student's words whose gradient lies below the momentum
-    saturated: int  # codes clipped in maps and stored weights, sums beyond the accumulator
+    counters: dict[str, Counters]  # of the student and, if there is one, of the teacher
+
+    @property
+    def teacher_changed(self) -> float:
+        """Share of the teacher's stored words that the step moved."""
+        return self.counters["teacher"].share("moved", "teacher") if self.passes.ema else 0.0
+
+    @property
+    def unmoved(self) -> float:
+        """Share of the student's stored words whose update rounded to nothing."""
+        return self.counters["student"].share("unmoved", "weights")
+
+    @property
+    def underflowed(self) -> float:
+        """Share of the student's stored words whose gradient lies below the momentum."""
+        return self.counters["student"].share("underflowed", "weights")
+
+    @property
+    def saturated(self) -> int:
+        """Codes clipped in maps and stored words, and sums beyond the accumulator."""
+        return sum(
+            counters.total("saturated") + counters.total("overflowed")
+            for counters in self.counters.values()
+        )
 
 
 @dataclass

@@ -23,6 +23,7 @@ from accsim.network import (
     Node,
 )
 from accsim.numerics import Numerics, Rounding, Scaling
+from accsim.training.counters import Tally
 from accsim.training.parameters import Map, Stored, weight_name
 
 LARGEST_SHIFT = 30
@@ -71,8 +72,7 @@ class FixedNetwork:
         self.numerics = numerics
         self.key = key
         self.exponents: dict[str, int] = {}
-        self.saturated = 0
-        self.overflowed = 0
+        self.tally = Tally()
         self.running: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._step = 0
         self._passes = 0  # forward passes so far, for random keys
@@ -149,15 +149,10 @@ class FixedNetwork:
                     errors.setdefault(producer, []).append(dx)
         return gradients
 
-    def take_saturated(self) -> int:
-        """Codes clipped, and sums that outgrew the accumulator, since the last call."""
-        taken = self.saturated + self.overflowed
-        self.saturated = self.overflowed = 0
-        return taken
-
-    def _rounded(self, name, unit, bits, rounding, kernel, *labels, adapt=True):
+    def _rounded(self, kind, name, unit, bits, rounding, kernel, *labels, adapt=True):
         """Run ``kernel(shift, key, limit)`` so that its results get the map's exponent.
 
+        What it clips is counted where the pass may `adapt`, that is in training.
         `unit` is the exponent of the kernel's results before their shift; `labels` make the
         random key where `rounding` draws.
         """
@@ -170,8 +165,8 @@ class FixedNetwork:
         stochastic = rounding is Rounding.STOCHASTIC
         key = random_key(self.key, *labels) if stochastic else int(rounding)
         values, largest, saturated, *overflowed = kernel(shift, key, limit(bits))
-        self.saturated += int(saturated)
-        self.overflowed += sum(map(int, overflowed))
+        if adapt:
+            self.tally.add(kind, name, values.size, int(saturated), sum(map(int, overflowed)))
         if adapt and largest and scaling is Scaling.DELAYED:
             self.exponents[name] = unit + narrowing_shift(largest, bits)
         return Map(values, unit + shift)
@@ -179,7 +174,8 @@ class FixedNetwork:
     def _round_map(self, node, unit, kernel, training):
         numerics = self.numerics
         return self._rounded(
-            node.name,
+            "activations",
+            f"{node.name}.output",
             unit,
             numerics.activation_bits,
             numerics.activation_rounding,
@@ -193,9 +189,9 @@ class FixedNetwork:
     def _round_error(self, node, unit, kernel, part=0):
         numerics = self.numerics
         labels = (self._step, node.index, part) if part else (self._step, node.index)
-        name = f"{node.name}.error{part or ''}"
+        name = f"{node.name}.{'sum' if part else 'input'}_error"
         bits, rounding = numerics.error_bits, numerics.error_rounding
-        return self._rounded(name, unit, bits, rounding, kernel, *labels)
+        return self._rounded("error", name, unit, bits, rounding, kernel, *labels)
 
     def _multiply(self, node, parameters, x, record, training):
         name = weight_name(node)
@@ -235,7 +231,7 @@ class FixedNetwork:
         gradient, shift, overflowed = conv2d.backward_weight(
             values, dy.values, node.weight_shape[0], stride, padding, accumulator_bits
         )
-        self.overflowed += overflowed
+        self.tally.add("gradient", f"{node.name}.gradient", gradient.size, 0, int(overflowed))
         gradients[name] = (gradient, x.exponent + dy.exponent + shift)
         if node is self.network.nodes[-1]:
             sums = conv2d.output_sums(dy.values).astype(np.int32)

@@ -104,10 +104,10 @@ class MeanTeacherLearner(Learner):
         )
         rows = np.flatnonzero(np.concatenate([np.ones(labelled, bool), accepted]))
         wide = np.concatenate([supervised, consistency])[rows]
-        counts, rate, saturated = learn(
+        rate = learn(
             self.rule.optimizer, student, record, wide, rows, self.done, self.steps, self.seed
         )
-        teacher = self._blend()
+        self._blend()
         return Outcome(
             passes=Passes(len(accepted), len(images), len(rows), ema=True),
             learning_rate=rate,
@@ -115,10 +115,10 @@ class MeanTeacherLearner(Learner):
             labelled_samples=labelled,
             accepted=int(accepted.sum()),
             unlabelled_samples=len(accepted),
-            teacher_changed=teacher.moved / teacher.words,
-            unmoved=counts.unmoved / counts.words,
-            underflowed=counts.underflowed / counts.words,
-            saturated=saturated + self.executor.take_saturated(),
+            counters={
+                "student": student.executor.tally.take(),
+                "teacher": self.executor.tally.take(),
+            },
         )
 
     def correct(self, images, labels):
@@ -139,8 +139,8 @@ class MeanTeacherLearner(Learner):
         ramp_steps = round(self.rule.ramp_share * self.steps)
         return full * self.done // ramp_steps if self.done < ramp_steps else full
 
-    def _blend(self) -> update.WordCounts:
-        """Move the teacher as the schedule says, and count its words.
+    def _blend(self) -> None:
+        """Move the teacher as the schedule says.
 
         While the run is younger than 2**teacher_shift steps the average is shorter, so that the
         teacher forgets its random start.
@@ -149,12 +149,11 @@ class MeanTeacherLearner(Learner):
         how = self.blend(self.done)
         shift = min(rule.teacher_shift, self.done.bit_length())
         coarse_bits = numerics.master_bits - numerics.teacher_bits
-        counts = update.WordCounts(0, 0, 0, 0, 0, 0)
         for index, (name, master) in enumerate(self.student.parameters.items()):
             stored, seen = self.stored[name], self.seen[name]
             seen.largest = max(stored.largest, master.largest)
             key = random_key(self.seed, EMA, self.done, index)
-            counts += update.moving_average(
+            counts = update.moving_average(
                 stored.values.reshape(-1),
                 master.values.reshape(-1),
                 min(how.numerator, 1 << shift),
@@ -165,7 +164,7 @@ class MeanTeacherLearner(Learner):
                 chosen(numerics.teacher_rounding, key),
                 seen.values.reshape(-1),
             )
+            self.executor.tally.add_stored("teacher", name, counts)
             if how.store:
                 np.copyto(stored.values, seen.values)
                 stored.largest = int(np.abs(stored.values).max())
-        return counts

@@ -50,7 +50,7 @@ class SupervisedLearner(Learner):
         record = student.executor.forward(student.parameters, images, training=True)
         probabilities = loss.softmax(record.logits, loss.EXP2)
         wide = loss.cross_entropy_error(probabilities, batch.labels)
-        counts, rate, clipped = learn(
+        rate = learn(
             self.rule.optimizer, student, record, wide, None, self.done, self.steps, self.seed
         )
         samples = len(batch.labels)
@@ -61,10 +61,7 @@ class SupervisedLearner(Learner):
             labelled_samples=samples,
             accepted=0,
             unlabelled_samples=0,
-            teacher_changed=0.0,
-            unmoved=counts.unmoved / counts.words,
-            underflowed=counts.underflowed / counts.words,
-            saturated=clipped,
+            counters={"student": student.executor.tally.take()},
         )
 
     def correct(self, images, labels):
@@ -89,9 +86,7 @@ def learn(optimizer, student, record, wide, rows, step, steps, seed):
 
     Returns
     -------
-    counts : of the update
-    rate : the learning rate, a real number
-    saturated : codes clipped since the last call
+    the learning rate, a real number
     """
     numerics = student.numerics
     key = chosen(numerics.error_rounding, random_key(seed, ROUND_ERROR, step))
@@ -99,9 +94,8 @@ def learn(optimizer, student, record, wide, rows, step, steps, seed):
     gradients = student.executor.backward(record, error, rows, step)
     rate = optimizer.rate(step, steps)
     labels = (seed, UPDATE, step)
-    counts = optimizer.apply(student.parameters, student.momenta, gradients, rate, numerics, labels)
-    saturated = counts.saturated + student.executor.take_saturated()
-    return counts, rate / (1 << 24), saturated
+    optimizer.apply(student, gradients, rate, labels)
+    return rate / (1 << 24)
 
 
 def round_error(wide: np.ndarray, bits: int, key: int) -> Map:

@@ -54,6 +54,18 @@ def run() -> Run:
             "teacher_accuracy": [NONE, 0.25, NONE, 0.8125],
         }
     )
+    counters = pd.DataFrame(
+        [
+            (1, "student", "activations", "fc.output", 100, 2, 1, 0, 0, 0),
+            (1, "student", "weights", "fc.weight", 20, 0, 0, 15, 5, 4),
+            (1, "teacher", "teacher", "fc.weight", 20, 0, 0, 8, 12, 0),
+            (2, "student", "activations", "fc.output", 100, 0, 0, 0, 0, 0),
+            (2, "student", "weights", "fc.weight", 20, 1, 0, 20, 0, 0),
+            (2, "student", "error", "fc.input_error", 50, 0, 0, 0, 0, 0),
+        ],
+        columns=["step", "network", "class", "tensor", "words", "saturated", "overflowed", "moved",
+                 "unmoved", "underflowed"],
+    )  # fmt: skip
     tensors = pd.DataFrame(
         [
             ("fc.weights", "weights", "update", 20, 20),
@@ -126,4 +138,4 @@ def run() -> Run:
             }
         ],
     }
-    return Run(result, Tables(steps, layers, tensors, units, energy))
+    return Run(result, Tables(steps, counters, layers, tensors, units, energy))

@@ -76,6 +76,19 @@ def test_energy_begins_with_the_component_that_spends_most(run):
     ]
 
 
+def test_clipped_and_still_tensors_are_ranked_by_their_share_of_the_run(run):
+    clipped = tables.clipped_tensors(run.tables)
+    assert clipped[["network", "tensor", "words", "saturated", "share"]].values.tolist() == [
+        ["student", "fc.weight", 40, 1, 1 / 40],
+        ["student", "fc.output", 200, 2, 3 / 200],
+    ]
+    still = tables.still_tensors(run.tables, rows=1)
+    assert still[["network", "tensor", "moved", "unmoved", "share"]].values.tolist() == [
+        ["teacher", "fc.weight", 8, 12, 12 / 20]
+    ]
+    assert len(tables.still_tensors(run.tables)) == 2
+
+
 def test_busiest_passes_tell_their_waits_beside(run):
     busiest = tables.busiest_passes(run.tables, rows=2)
     assert busiest[["pass", "cycles_busy", "share", "waiting"]].values.tolist() == [
