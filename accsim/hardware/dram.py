@@ -1,7 +1,6 @@
-"""Memory chips: one row of datasheet geometry, timings and currents each, and address mappings.
+"""What a memory is: geometry, timings and currents of its chips, and address mappings.
 
-A part is named by its clocks CL-RCD-RP. Timings are clocks, ``nXXX``; where the datasheet gives
-nanoseconds, clocks are those nanoseconds rounded up to the clock (nREFI down).
+Timings are clocks, ``nXXX``; the rows of the datasheets, in nanoseconds, are in `dram_parts`.
 """
 
 from abc import ABC, abstractmethod
@@ -11,18 +10,19 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, kw_only=True)
 class DramSpec:
-    """One channel with one rank of equal chips: geometry, timings, currents.
+    """Equal channels of equal ranks of equal chips: geometry, timings, currents.
 
-    Energies are of the whole rank (all chips), of the core of the chips only: I/O, termination
+    Energies are of one whole rank (all its chips), of the core of the chips only: I/O, termination
     and PHY are the separate `io_phy_joules_per_byte`. Raises ValueError for what cannot be built.
     """
 
-    name: str  # standard-rate CL-RCD-RP, density and width of a chip
+    name: str  # standard_rate_density_width, and the CAS latency where a rate has several bins
+    source: str = ""  # datasheets, tables and estimates of this row
     tCK_ps: int  # clock period; data moves on both edges
 
-    channels: int = 1
-    ranks: int = 1
-    bus_bits: int
+    channels: int = 1  # each with its own bus and commands
+    ranks: int = 1  # on a channel's bus
+    bus_bits: int  # of a channel
     device_bits: int  # data pins of a chip
     bank_groups: int
     banks: int  # in a bank group
@@ -50,7 +50,7 @@ class DramSpec:
     nREFI: int  # REF to REF, average
 
     VDD: float  # volts
-    VPP: float = 0.0  # volts of the word lines' pump supply; 0: the part has none
+    VPP: float = 0.0  # volts of DDR4's pump supply, LPDDR4's VDD1; 0: the part has none
     IDD0: float  # mA of one chip: ACT, PRE every nRC
     IDD2N: float  # mA: standby, all banks precharged
     IDD3N: float  # mA: standby, a row open
@@ -67,11 +67,11 @@ class DramSpec:
             value = getattr(self, spec.name)
             if spec.type in (int, "int") and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{spec.name} of {self.name} must be 1 or more, not {value}")
-        for name in ("channels", "ranks"):
-            if getattr(self, name) != 1:
+        for name, counts in (("channels", (1, 2, 4)), ("ranks", (1, 2))):
+            if getattr(self, name) not in counts:
                 raise ValueError(
-                    f"{name} of {self.name} must be 1, not {getattr(self, name)}; "
-                    f"give each channel and rank its own controller"
+                    f"{name} of {self.name} must be {', '.join(map(str, counts[:-1]))} or "
+                    f"{counts[-1]}, not {getattr(self, name)}"
                 )
         for name in ("bus_bits", "bank_groups", "banks", "rows", "columns", "burst_length"):
             value = getattr(self, name)
@@ -89,7 +89,7 @@ class DramSpec:
             )
         at_least = (
             ("columns", "burst_length"),
-            ("nRC", "nRAS"),
+            ("nRAS", "nRCD"),
             ("nCCD_S", "nBL"),
             ("nCCD_L", "nCCD_S"),
             ("nRRD_L", "nRRD_S"),
@@ -109,10 +109,21 @@ class DramSpec:
                 raise ValueError(
                     f"{name} of {self.name} must be at least {other} ({least}), not {value}"
                 )
+        if self.nRC < self.nRAS + self.nRP:
+            raise ValueError(
+                f"nRC of {self.name} must be at least nRAS + nRP ({self.nRAS + self.nRP}), "
+                f"not {self.nRC}: a bank cannot close and open sooner"
+            )
         if self.nRTW + self.CWL < self.CL + self.nBL:
             raise ValueError(
                 f"nRTW of {self.name} must be at least CL + nBL - CWL "
                 f"({self.CL + self.nBL - self.CWL}), not {self.nRTW}: the bus would carry both"
+            )
+        if self.activate_joules < 0:
+            standby = (self.IDD3N * self.nRAS + self.IDD2N * (self.nRC - self.nRAS)) / self.nRC
+            raise ValueError(
+                f"IDD0 of {self.name} must be at least the standby current of its own cycle of "
+                f"nRAS and nRC ({standby:.1f} mA), not {self.IDD0}"
             )
         low, high = self.io_phy_pj_per_byte_range
         if not 0 <= low <= self.io_phy_pj_per_byte <= high:
@@ -128,6 +139,7 @@ class DramSpec:
 
     @property
     def chips(self) -> int:
+        """Chips of a rank."""
         return self.bus_bits // self.device_bits
 
     @property
@@ -141,11 +153,14 @@ class DramSpec:
 
     @property
     def capacity_bytes(self) -> int:
-        return self.bank_groups * self.banks * self.rows * self.row_bytes
+        """Bytes of all ranks of all channels."""
+        in_rank = self.bank_groups * self.banks * self.rows * self.row_bytes
+        return self.channels * self.ranks * in_rank
 
     @property
     def peak_bytes_per_second(self) -> float:
-        return self.burst_bytes / (self.nBL * self.tCK_ps * 1e-12)
+        """Of all channels."""
+        return self.channels * self.burst_bytes / (self.nBL * self.tCK_ps * 1e-12)
 
     # Energies of commands and standby. Source of the formulas: Micron TN-40-07, "Calculating
     # Memory Power for DDR4 SDRAM"; a command's energy is what it draws above the standby current.
@@ -195,6 +210,16 @@ class DramSpec:
         return self.VDD * milliampere_clocks * 1e-3 * self.tCK_ps * 1e-12 * self.chips
 
 
+FIELDS = {
+    "bg": "bank_group",
+    "ba": "bank",
+    "ro": "row",
+    "co": "column",
+    "ra": "rank",
+    "ch": "channel",
+}
+
+
 class Location(NamedTuple):
     """Where a burst lives."""
 
@@ -202,6 +227,8 @@ class Location(NamedTuple):
     bank: int  # in its bank group
     row: int
     column: int  # in bursts
+    rank: int = 0  # of its channel
+    channel: int = 0
 
 
 class Shifts(NamedTuple):
@@ -211,11 +238,13 @@ class Shifts(NamedTuple):
     bank: int
     row: int
     column: int
+    rank: int
+    channel: int
 
 
 @dataclass(frozen=True)
 class AddressMapping(ABC):
-    """Which bits of an address choose bank group, bank, row and column."""
+    """Which bits of an address choose channel, rank, bank group, bank, row and column."""
 
     @property
     @abstractmethod
@@ -223,27 +252,36 @@ class AddressMapping(ABC):
         """Fields of `Location` from the least significant, above the bits within a burst."""
 
     def shifts(self, spec: DramSpec) -> Shifts:
-        bits = {
-            "bank_group": spec.bank_groups.bit_length() - 1,
-            "bank": spec.banks.bit_length() - 1,
-            "row": spec.rows.bit_length() - 1,
-            "column": (spec.columns // spec.burst_length).bit_length() - 1,
-        }
+        sizes = _sizes(spec)
         lowest, shift = {}, 0
         for name in self.order:
             lowest[name] = shift
-            shift += bits[name]
+            shift += getattr(sizes, name).bit_length() - 1
         return Shifts(**lowest)
 
     def locate(self, spec: DramSpec, address: int) -> Location:
         """The place of the burst that holds byte `address`."""
-        burst, shifts = address // spec.burst_bytes, self.shifts(spec)
-        return Location(
-            (burst >> shifts.bank_group) % spec.bank_groups,
-            (burst >> shifts.bank) % spec.banks,
-            (burst >> shifts.row) % spec.rows,
-            (burst >> shifts.column) % (spec.columns // spec.burst_length),
-        )
+        burst = address // spec.burst_bytes
+        shifts, sizes = self.shifts(spec), _sizes(spec)
+        return Location(*((burst >> at) % size for at, size in zip(shifts, sizes, strict=True)))
+
+    def address(self, spec: DramSpec, location: Location) -> int:
+        """First byte of the burst at `location`: what `locate` takes apart."""
+        shifts = self.shifts(spec)
+        burst = sum(field << at for field, at in zip(location, shifts, strict=True))
+        return burst * spec.burst_bytes
+
+
+def _sizes(spec: DramSpec) -> Location:
+    """How many values each field has."""
+    return Location(
+        bank_group=spec.bank_groups,
+        bank=spec.banks,
+        row=spec.rows,
+        column=spec.columns // spec.burst_length,
+        rank=spec.ranks,
+        channel=spec.channels,
+    )
 
 
 @dataclass(frozen=True)
@@ -252,7 +290,7 @@ class RowColumnBank(AddressMapping):
 
     @property
     def order(self):
-        return ("bank_group", "bank", "column", "row")
+        return ("bank_group", "bank", "column", "rank", "channel", "row")
 
 
 @dataclass(frozen=True)
@@ -261,7 +299,52 @@ class RowBankColumn(AddressMapping):
 
     @property
     def order(self):
-        return ("column", "bank_group", "bank", "row")
+        return ("column", "bank_group", "bank", "rank", "channel", "row")
+
+
+@dataclass(frozen=True)
+class Permutation(AddressMapping):
+    """Fields in any order: ro, ch, ra, ba, bg and co, the most significant first.
+
+    The notation is DRAMsim3's; its default ``rochrababgco`` is `RowBankColumn`, ``rochracobabg``
+    is `RowColumnBank`. Raises ValueError unless each field is there once.
+    """
+
+    fields: str
+
+    def __post_init__(self):
+        if not isinstance(self.fields, str) or sorted(self._pairs) != sorted(FIELDS):
+            raise ValueError(
+                f"a mapping must name each of {', '.join(FIELDS)} once, the most significant "
+                f"first, such as rochrababgco, not {self.fields!r}"
+            )
+
+    @property
+    def _pairs(self) -> list[str]:
+        return [self.fields[at : at + 2] for at in range(0, len(self.fields), 2)]
+
+    @property
+    def order(self):
+        return tuple(FIELDS[pair] for pair in reversed(self._pairs))
+
+
+MAPPINGS = {"row_bank_column": RowBankColumn(), "row_column_bank": RowColumnBank()}
+
+
+def mapping(name: str) -> AddressMapping:
+    """The mapping of that name in `MAPPINGS`, or the `Permutation` that it spells.
+
+    Raises ValueError where it is neither.
+    """
+    if name in MAPPINGS:
+        return MAPPINGS[name]
+    try:
+        return Permutation(name)
+    except ValueError as error:
+        raise ValueError(
+            f"mapping must be {', '.join(MAPPINGS)} or each of {', '.join(FIELDS)} once, the most "
+            f"significant first, such as rochrababgco, not {name!r}"
+        ) from error
 
 
 # DDR4-2400, 64-bit rank. Timings: JEDEC JESD79-4 at tCK 0.833 ns, as DRAMsim3's configs

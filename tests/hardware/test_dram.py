@@ -77,12 +77,12 @@ def test_no_two_bursts_share_a_place(part, mapping, data):
 
 def test_neighbours_change_bank_group_in_one_mapping_and_column_in_the_other():
     part = DDR4_2400_8GBIT_X16
-    assert RowColumnBank().locate(part, 64) == (1, 0, 0, 0)
-    assert RowColumnBank().locate(part, 2 * 64) == (0, 1, 0, 0)
-    assert RowColumnBank().locate(part, 8 * 64) == (0, 0, 0, 1)
-    assert RowBankColumn().locate(part, 64) == (0, 0, 0, 1)
-    assert RowBankColumn().locate(part, 8192) == (1, 0, 0, 0)
-    assert RowBankColumn().locate(part, 65536) == (0, 0, 1, 0)
+    assert RowColumnBank().locate(part, 64) == (1, 0, 0, 0, 0, 0)
+    assert RowColumnBank().locate(part, 2 * 64) == (0, 1, 0, 0, 0, 0)
+    assert RowColumnBank().locate(part, 8 * 64) == (0, 0, 0, 1, 0, 0)
+    assert RowBankColumn().locate(part, 64) == (0, 0, 0, 1, 0, 0)
+    assert RowBankColumn().locate(part, 8192) == (1, 0, 0, 0, 0, 0)
+    assert RowBankColumn().locate(part, 65536) == (0, 0, 1, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,12 @@ def test_neighbours_change_bank_group_in_one_mapping_and_column_in_the_other():
     [
         ({"nRCD": 0}, "nRCD of .* must be 1 or more, not 0"),
         ({"CL": 16.5}, "CL of .* must be 1 or more, not 16.5"),
-        ({"ranks": 2}, "ranks of .* must be 1, not 2"),
+        ({"ranks": 3}, "ranks of .* must be 1 or 2, not 3"),
+        ({"channels": 3}, "channels of .* must be 1, 2 or 4, not 3"),
         ({"rows": 60000}, "rows of .* must be a power of two, not 60000"),
         ({"device_bits": 48}, "bus_bits of .* multiple of device_bits \\(48\\), not 64"),
         ({"banks": 64}, "bank_groups x banks of .* must be at most 32, not 128"),
-        ({"nRC": 38}, "nRC of .* must be at least nRAS \\(39\\), not 38"),
+        ({"nRC": 38}, "nRC of .* must be at least nRAS \\+ nRP \\(56\\), not 38"),
         ({"nCCD_L": 3}, "nCCD_L of .* must be at least nCCD_S \\(4\\), not 3"),
         ({"nRTW": 8}, "nRTW of .* must be at least CL \\+ nBL - CWL \\(9\\), not 8"),
         ({"IDD4R": 40}, "IDD4R of .* must be at least IDD3N \\(47\\), not 40"),
