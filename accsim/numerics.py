@@ -44,9 +44,9 @@ class Numerics:
     error_bits: int = 8  # gradients with respect to activations
     gradient_bits: int = 32  # gradients with respect to weights, as they leave the accumulators
     accumulator_bits: int = 32  # sums of products; beyond it they wrap, and are counted
-    master_bits: int = 16  # the student's stored weights
-    momentum_bits: int = 16
-    teacher_bits: int = 16  # the teacher's stored weights
+    master_bits: int = 16  # the student's stored weights; above 16 bits a word takes 3 bytes
+    momentum_bits: int = 16  # reaches as far as 1/16 of the master's range, whatever its bits
+    teacher_bits: int = 16  # the teacher's stored weights, in the master's range
     weight_rounding: Rounding = Rounding.HALF_UP
     activation_rounding: Rounding = Rounding.HALF_UP
     error_rounding: Rounding = Rounding.STOCHASTIC
@@ -62,18 +62,18 @@ class Numerics:
             "error_bits": (2, 16),
             "gradient_bits": (32, 32),
             "accumulator_bits": (8, 64),
-            "master_bits": (8, 16),
-            "momentum_bits": (8, 16),
-            "teacher_bits": (8, 16),
+            "master_bits": (8, 24),
+            "momentum_bits": (8, 24),
+            "teacher_bits": (8, 24),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"{name} must be {low} to {high}, not {value}")
-        if self.teacher_bits > self.master_bits:
+        if self.momentum_bits > self.master_bits + 12:
             raise ValueError(
-                f"teacher_bits must be at most master_bits ({self.master_bits}), "
-                f"not {self.teacher_bits}: the two share one scale"
+                f"momentum_bits must be at most master_bits + 12 ({self.master_bits + 12}), "
+                f"not {self.momentum_bits}: finer steps than that never reach their weights"
             )
         for spec in fields(self):
             value = getattr(self, spec.name)

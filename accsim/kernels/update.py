@@ -1,7 +1,8 @@
 """What the vector unit does to stored weights: SGD with momentum, the teacher's average, narrowing.
 
 A stored tensor has ``frac_bits`` fractional bits, fixed at the start of the run, in int16 words or,
-above 16 bits, in int32 words. Its momentum is kept as the step itself, with 4 more fractional bits.
+above 16 bits, in int32 words. Its momentum is kept as the step itself, with 4 more fractional bits
+if it has as many bits: its range is 1/16 of the weight's.
 
 Every store rounds as its own `Rounding` says, given as its code or as a random key, and may keep
 what the rounding dropped in a residual word that joins the next step:
@@ -33,7 +34,7 @@ from accsim.kernels.fixed_point import (
 from accsim.kernels.lfsr import LaneRegisters
 from accsim.numerics import Rounding
 
-MOMENTUM_EXTRA_BITS = 4  # fractional bits of a momentum word beyond those of its weight
+MOMENTUM_EXTRA_BITS = 4  # fractional bits of a momentum of as many bits as its weight, beyond it
 RATE_BITS = 24  # fractional bits of a learning rate
 DECAY_BITS = 32  # fractional bits of learning rate * weight decay
 MOMENTUM_BITS = 8  # fractional bits of the momentum factor
@@ -84,6 +85,7 @@ def momentum_sgd(
     registers: LaneRegisters | None = None,
     master_residual: np.ndarray | None = None,
     momentum_residual: np.ndarray | None = None,
+    extra_bits: int = MOMENTUM_EXTRA_BITS,
 ) -> WordCounts:
     """One step of SGD with momentum, in place.
 
@@ -91,7 +93,7 @@ def momentum_sgd(
 
     Parameters
     ----------
-    master, momentum : int16[n] or int32[n] of up to 24 bits; frac_bits and frac_bits + 4
+    master, momentum : int16[n] or int32[n] of up to 24 bits; frac_bits and frac_bits + extra_bits
         fractional bits
     gradient : int32[n] or int64[n]; the gradient is ``gradient * 2**(exponent - frac_bits)``
     exponent : of the gradient, relative to the weight's last bit
@@ -104,6 +106,7 @@ def momentum_sgd(
         its master
     master_residual, momentum_residual : int16[n], 15 fractional bits of the stored word's last bit;
         what rounding dropped, in and out
+    extra_bits : fractional bits of a momentum word beyond those of its weight, -16 to 16
 
     Returns
     -------
@@ -139,6 +142,7 @@ def momentum_sgd(
             bits,
             _residual(master_residual, master),
             _residual(momentum_residual, momentum),
+            extra_bits,
         ),
     )
 
@@ -311,6 +315,7 @@ def _sgd_chunk(
     bits,
     master_residual,
     momentum_residual,
+    extra_bits,
 ):
     """`momentum_sgd` of words `begin` to `end`; the counts in the order of `WordCounts`."""
     wide = np.empty(_BLOCK, np.int64)
@@ -322,7 +327,7 @@ def _sgd_chunk(
         weights, steps, gradients = master[part], momentum[part], gradient[part]
         count = len(weights)
         clipped, below = _sgd_sum(
-            weights, steps, gradients, exponent, rate, factor, decay, wide[:count]
+            weights, steps, gradients, exponent, rate, factor, decay, extra_bits, wide[:count]
         )
         underflowed += below
         if len(states):
@@ -337,9 +342,10 @@ def _sgd_chunk(
         saturated += clipped
         _round_block(wide[:count], _GUARD, momentum_key, random[0], bits, momentum_residual[part])
         saturated += _store_steps(wide[:count], momentum_limit, steps)
-        _round_block(
-            wide[:count], MOMENTUM_EXTRA_BITS, master_key, random[1], bits, master_residual[part]
-        )
+        if extra_bits < 0:
+            wide[:count] <<= -extra_bits
+        down = max(extra_bits, 0)
+        _round_block(wide[:count], down, master_key, random[1], bits, master_residual[part])
         found = _store_weights(wide[:count], gradients, master_limit, weights)
         largest = max(largest, found[0])
         moved += found[1]
@@ -362,9 +368,9 @@ def _sgd_threads(words, *arguments):
 
 
 @njit(cache=True)
-def _sgd_sum(master, momentum, gradient, exponent, rate, factor, decay, wide):
+def _sgd_sum(master, momentum, gradient, exponent, rate, factor, decay, extra_bits, wide):
     """The steps with their guard bits, in `wide`; gradients clipped and gradients underflowed."""
-    left = exponent - RATE_BITS + MOMENTUM_EXTRA_BITS + _GUARD
+    left = exponent - RATE_BITS + extra_bits + _GUARD
     up, down = min(max(left, 0), 60), min(max(-left, 0), 62)
     gradient_limit = (2**61 - 1) // max(rate, 1)
     half_bit = 1 << (_GUARD - 1)
@@ -375,9 +381,7 @@ def _sgd_sum(master, momentum, gradient, exponent, rate, factor, decay, wide):
         push = round_shift(saturate(kept * rate, 2**61 >> up) << up, down)
         underflowed += (abs(push) < half_bit) & (kept != 0)
         carried = factor * np.int64(momentum[i]) << (_GUARD - MOMENTUM_BITS)
-        decayed = round_shift(
-            np.int64(master[i]) * decay, DECAY_BITS - _GUARD - MOMENTUM_EXTRA_BITS
-        )
+        decayed = round_shift(np.int64(master[i]) * decay, DECAY_BITS - _GUARD - extra_bits)
         wide[i] = push + carried + decayed
     return clipped, underflowed
 

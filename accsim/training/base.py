@@ -14,7 +14,7 @@ from accsim.numerics import Numerics, Rounding
 from accsim.passes import Blend, Passes
 from accsim.training.counters import Counters
 from accsim.training.fixed_network import FixedNetwork
-from accsim.training.parameters import Map, Stored
+from accsim.training.parameters import Map, Stored, word_type
 
 EVALUATION_BATCH = 500  # images at once; has no influence on the result
 
@@ -45,6 +45,7 @@ class Sgd:
         """One step for every parameter, in place; `labels` make random keys."""
         numerics = student.numerics
         decay = round(self.weight_decay * (1 << update.DECAY_BITS)) * rate >> update.RATE_BITS
+        extra_bits = update.MOMENTUM_EXTRA_BITS + numerics.momentum_bits - numerics.master_bits
         factor = round(self.momentum * (1 << update.MOMENTUM_BITS))
         for index, (name, (gradient, exponent)) in enumerate(gradients.items()):
             stored = student.parameters[name]
@@ -61,6 +62,7 @@ class Sgd:
                 limit(numerics.momentum_bits),
                 chosen(numerics.master_rounding, key),
                 chosen(numerics.momentum_rounding, key),
+                extra_bits=extra_bits,
             )
             stored.largest = seen.largest
             student.executor.tally.add_stored("weights", name, seen)
@@ -118,8 +120,9 @@ class Student:
     momenta: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
+        type_ = word_type(self.numerics.momentum_bits)
         self.momenta = {
-            name: np.zeros(stored.values.size, np.int16) for name, stored in self.parameters.items()
+            name: np.zeros(stored.values.size, type_) for name, stored in self.parameters.items()
         }
 
 

@@ -219,7 +219,7 @@ class FixedNetwork:
         wide = rows @ weights.values.reshape(rows.shape[1], -1).astype(np.int64)
         left = unit + loss.LOGIT_BITS
         wide = wide << left if left >= 0 else round_shift(wide, -left)
-        bias = parameters[f"{node.name}.bias"].values.astype(np.int64)
+        bias = parameters[f"{node.name}.bias"].at(loss.LOGIT_BITS).astype(np.int64)
         return Map(np.clip(wide + bias, -(1 << 24), 1 << 24).astype(np.int32), -loss.LOGIT_BITS)
 
     def _multiply_backward(self, node, x, dy, record, gradients):
@@ -271,8 +271,8 @@ class FixedNetwork:
             mean, sigma = norm.running_statistics(*self.running[node.index], y.exponent)
         bits = self.numerics.activation_bits
         inverse = norm.inverse_sigma(sigma, bits)
-        scale = parameters[f"{node.name}.scale"].values
-        shift = parameters[f"{node.name}.shift"].values
+        scale = parameters[f"{node.name}.scale"].at(norm.PARAMETER_BITS)
+        shift = parameters[f"{node.name}.shift"].at(norm.PARAMETER_BITS)
         constants, frac_bits = norm.forward_constants(mean, inverse, scale, shift, bits)
         record.normalised[node.index] = Normalised(mean, inverse, scale, constants)
         eighths, pool = node.layer.activation.negative_eighths, node.layer.max_pool

@@ -11,7 +11,7 @@ from enum import Enum, auto
 import numpy as np
 
 from accsim.kernels import loss, update
-from accsim.kernels.fixed_point import random_key
+from accsim.kernels.fixed_point import limit, random_key
 from accsim.passes import Passes
 from accsim.training.base import (
     Algorithm,
@@ -73,10 +73,12 @@ class MeanTeacherLearner(Learner):
     def __init__(self, rule: MeanTeacher, student: Student, blend, steps: int, seed: int):
         self.rule, self.student, self.blend = rule, student, blend
         self.steps, self.seed, self.done = steps, seed, 0
-        self.stored = {name: tensor.copy() for name, tensor in student.parameters.items()}
-        coarse_bits = student.numerics.master_bits - student.numerics.teacher_bits
-        for tensor in self.stored.values():
-            tensor.values = tensor.values >> coarse_bits << coarse_bits
+        bits = student.numerics.teacher_bits
+        self.finer_bits = bits - student.numerics.master_bits  # than the student's words
+        self.stored = {
+            name: tensor.teacher(self.finer_bits, bits)
+            for name, tensor in student.parameters.items()
+        }
         self.seen = {name: tensor.copy() for name, tensor in self.stored.items()}
         self.executor = FixedNetwork(student.network, student.numerics, random_key(seed, TEACHER))
 
@@ -148,19 +150,20 @@ class MeanTeacherLearner(Learner):
         rule, numerics = self.rule, self.student.numerics
         how = self.blend(self.done)
         shift = min(rule.teacher_shift, self.done.bit_length())
-        coarse_bits = numerics.master_bits - numerics.teacher_bits
+        finer, coarse = max(self.finer_bits, 0), max(-self.finer_bits, 0)
+        largest_code = limit(numerics.teacher_bits) << coarse
         for index, (name, master) in enumerate(self.student.parameters.items()):
             stored, seen = self.stored[name], self.seen[name]
-            seen.largest = max(stored.largest, master.largest)
+            seen.largest = max(stored.largest, master.largest << finer)
             key = random_key(self.seed, EMA, self.done, index)
             counts = update.moving_average(
                 stored.values.reshape(-1),
                 master.values.reshape(-1),
                 min(how.numerator, 1 << shift),
                 shift,
-                coarse_bits,
-                0,
-                (1 << numerics.master_bits - 1) - (1 << coarse_bits),
+                coarse,
+                finer,
+                largest_code,
                 chosen(numerics.teacher_rounding, key),
                 seen.values.reshape(-1),
             )

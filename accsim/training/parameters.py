@@ -1,4 +1,4 @@
-"""Stored weights: 16-bit masters of the student and the teacher's average, one scale a tensor."""
+"""Stored weights: masters of the student and the teacher's average, one scale a tensor."""
 
 from dataclasses import dataclass
 from math import isqrt, prod
@@ -6,7 +6,13 @@ from math import isqrt, prod
 import numpy as np
 
 from accsim.kernels import norm, update
-from accsim.kernels.fixed_point import limit, narrowing_shift, random_key, random_words
+from accsim.kernels.fixed_point import (
+    limit,
+    narrowing_shift,
+    random_key,
+    random_words,
+    round_shift,
+)
 from accsim.network import BatchNorm, Linear, Network, Node
 from accsim.numerics import Numerics, Rounding
 
@@ -25,13 +31,31 @@ class Map:
 class Stored:
     """One tensor of parameters as it lies in DDR."""
 
-    values: np.ndarray  # int16
+    values: np.ndarray  # int16, or int32 above 16 bits
     frac_bits: int  # fixed for the whole run
     largest: int  # bound on the magnitude, known before the tensor streams in
 
     def copy(self) -> "Stored":
         """An independent tensor of the same content."""
         return Stored(self.values.copy(), self.frac_bits, self.largest)
+
+    def at(self, frac_bits: int) -> np.ndarray:
+        """The values with other fractional bits, rounded half up and saturated: int16."""
+        if frac_bits == self.frac_bits:
+            return self.values
+        wide = self.values.astype(np.int64)
+        left = frac_bits - self.frac_bits
+        wide = wide << left if left >= 0 else round_shift(wide, -left)
+        return np.clip(wide, -limit(16), limit(16)).astype(np.int16)
+
+    def teacher(self, finer_bits: int, bits: int) -> "Stored":
+        """A teacher that starts here: `finer_bits` more (or less) fractional bits, words of `bits`.
+
+        Where it has less, its words keep the master's fractional bits, of which the lowest are 0.
+        """
+        left, coarse = max(finer_bits, 0), max(-finer_bits, 0)
+        values = (self.values.astype(word_type(bits + coarse)) << left) >> coarse << coarse
+        return Stored(values, self.frac_bits + left, self.largest << left)
 
     def narrow(self, bits: int, rounding: Rounding, labels: tuple[int, ...]) -> Map:
         """The tensor as `bits`-bit operands of the PE array; `labels` make random keys."""
@@ -40,6 +64,11 @@ class Stored:
         how = random_key(*labels) if rounding is Rounding.STOCHASTIC else rounding
         update.narrow(self.values.reshape(-1), shift, limit(bits), operands.reshape(-1), how)
         return Map(operands, shift - self.frac_bits)
+
+
+def word_type(bits: int) -> type:
+    """What stored words of `bits` are kept in."""
+    return np.int16 if bits <= 16 else np.int32
 
 
 def weight_name(node: Node) -> str:
@@ -51,32 +80,34 @@ def initial(network: Network, numerics: Numerics, seed: int) -> dict[str, Stored
     """Parameters at random start, from integers only.
 
     Weights are normal with variance ``2 / fan_in``, drawn as sums of 12 uniform 16-bit numbers;
-    scales are 1, shifts and biases 0.
+    scales are 1, shifts and biases 0; their range is 8, whatever the bits.
     Source: He et al., "Delving Deep into Rectifiers", ICCV 2015, eq. 10.
     """
     parameters = {}
+    vector_bits = norm.PARAMETER_BITS + numerics.master_bits - 16  # fractional
+    type_ = word_type(numerics.master_bits)
     for node in network.nodes:
         if node.weights:
             deviation = isqrt((2 << 32) // prod(node.weight_shape[:-1]))  # 16 fractional bits
             wide = _normal(node.weights, random_key(seed, node.index)) * deviation >> 16
             bits = numerics.master_bits - 1 - HEADROOM_BITS
             frac_bits = 16 + bits - int(np.abs(wide).max()).bit_length()
-            values = (wide << frac_bits >> 16).astype(np.int16).reshape(node.weight_shape)
+            values = (wide << frac_bits >> 16).astype(type_).reshape(node.weight_shape)
             largest = int(np.abs(values).max())
             parameters[weight_name(node)] = Stored(values, frac_bits, largest)
         if isinstance(node.layer, BatchNorm):
-            channels, one = node.input.channels, 1 << norm.PARAMETER_BITS
-            parameters[f"{node.name}.scale"] = _filled(channels, one, norm.PARAMETER_BITS)
-            parameters[f"{node.name}.shift"] = _filled(channels, 0, norm.PARAMETER_BITS)
+            channels = node.input.channels
+            parameters[f"{node.name}.scale"] = _filled(channels, 1, vector_bits, type_)
+            parameters[f"{node.name}.shift"] = _filled(channels, 0, vector_bits, type_)
         if isinstance(node.layer, Linear) and node.layer.bias:
-            parameters[f"{node.name}.bias"] = _filled(
-                node.layer.out_features, 0, norm.PARAMETER_BITS
-            )
+            features = node.layer.out_features
+            parameters[f"{node.name}.bias"] = _filled(features, 0, vector_bits, type_)
     return parameters
 
 
-def _filled(count: int, value: int, frac_bits: int) -> Stored:
-    return Stored(np.full(count, value, np.int16), frac_bits, value)
+def _filled(count: int, value: int, frac_bits: int, type_: type) -> Stored:
+    code = value << frac_bits
+    return Stored(np.full(count, code, type_), frac_bits, code)
 
 
 def _normal(count: int, key: int) -> np.ndarray:

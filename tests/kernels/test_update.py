@@ -105,6 +105,35 @@ def test_sgd_is_bit_exact(exponent, rng):
         assert counts.saturated > 0
 
 
+@pytest.mark.parametrize(("master_bits", "momentum_bits"), [(24, 8), (16, 12), (8, 20)])
+def test_a_momentum_of_other_bits_reaches_a_sixteenth_of_its_weight(
+    master_bits, momentum_bits, rng
+):
+    """Its last bit is 2**-extra_bits of the weight's: coarser steps are whole last bits of it."""
+    extra, count = 4 + momentum_bits - master_bits, 200
+    rate, factor, decay, exponent = 1_677_721, 230, 214_748, 2 - extra
+    types = [np.int16 if bits <= 16 else np.int32 for bits in (master_bits, momentum_bits)]
+    limits = [2 ** (bits - 1) - 1 for bits in (master_bits, momentum_bits)]
+    master, momentum = (
+        rng.integers(-most // 2, most // 2 + 1, count).astype(type_)
+        for most, type_ in zip(limits, types, strict=True)
+    )
+    gradient = rng.integers(-limits[1], limits[1], count).astype(np.int32)
+    expected = []
+    for weight, step, push in zip(*(w.tolist() for w in (master, momentum, gradient)), strict=True):
+        left = exponent - 24 + extra + 16
+        wide = push * rate << left if left >= 0 else reference.half_up(push * rate, -left)
+        wide += factor * step << 8
+        wide += reference.half_up(weight * decay, 32 - 16 - extra)
+        step = clip(reference.half_up(wide, 16), limits[1])
+        moved = reference.half_up(step, extra) if extra > 0 else step << -extra
+        expected.append((step, clip(weight - moved, limits[0])))
+    words = master, momentum, gradient, exponent, rate, factor, decay
+    update.momentum_sgd(*words, *limits, Rounding.HALF_UP, Rounding.HALF_UP, extra_bits=extra)
+    assert list(zip(momentum.tolist(), master.tolist(), strict=True)) == expected
+    assert any(abs(step) > limits[1] // 4 for step, _ in expected)
+
+
 def test_sgd_follows_the_real_formula():
     """0.1 * 0.5 with no momentum moves a weight by 0.05 on average."""
     master = np.zeros(2000, np.int16)

@@ -45,7 +45,9 @@ def small_machine(machine):
 def lower(network):
     """Operations of one step of `network` under a schedule."""
 
-    def lowered(schedule, machine, passes, store=True, network=network):
-        return schedule.operations(network, Numerics(), machine, OutputStationary(), passes, store)
+    def lowered(schedule, machine, passes, store=True, network=network, numerics=None):
+        return schedule.operations(
+            network, numerics or Numerics(), machine, OutputStationary(), passes, store
+        )
 
     return lowered

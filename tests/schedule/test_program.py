@@ -17,7 +17,9 @@ from accsim.network import (
     Network,
     Shape,
 )
+from accsim.numerics import Numerics
 from accsim.passes import Passes
+from accsim.schedule.layerwise_ema import LayerwiseEma
 from accsim.schedule.program import macs_by_label
 from accsim.schedule.separate_ema import SeparateEma
 
@@ -61,6 +63,21 @@ def test_every_byte_of_a_step_is_the_one_counted_by_hand(lower, machine):
         ("ema", "weights"): (parameters, 0),
         ("ema", "teacher"): (parameters, parameters),
     }
+
+
+@pytest.mark.parametrize("schedule", [SeparateEma(), LayerwiseEma()])
+def test_stored_words_travel_with_their_own_bytes(schedule, lower, machine):
+    """49 words: master of 24 bits in 3 bytes, momentum of 12 in 2, teacher of 8 in 1."""
+    numerics = Numerics(master_bits=24, momentum_bits=12, teacher_bits=8)
+    counts = moved(lower(schedule, machine, STEP, numerics=numerics))
+    assert counts["student_forward", "weights"] == (49 * 3, 0)
+    assert counts["backward_data", "weights"] == (24 * 3, 0)
+    assert counts["backward_weight", "weights"] == (4 * 3, 0)
+    assert counts["update", "weights"] == (49 * 3, 49 * 3)
+    assert counts["update", "momentum"] == (49 * 2, 49 * 2)
+    name = "ema" if isinstance(schedule, SeparateEma) else "teacher_forward"
+    assert counts[name, "weights"] == (49 * 3, 0)
+    assert counts[name, "teacher"] == (49, 49)
 
 
 def test_tiles_move_the_bytes_of_their_operation(lower, machine):

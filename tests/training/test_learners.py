@@ -9,9 +9,10 @@ import pytest
 from accsim.data.stream import SemiSupervisedStream
 from accsim.kernels import update
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
-from accsim.kernels.fixed_point import random_key
+from accsim.kernels.fixed_point import limit, random_key
 from accsim.numerics import Numerics, Rounding, Scaling
 from accsim.passes import Blend, Passes
+from accsim.training import parameters
 from accsim.training.base import Sgd
 from accsim.training.mean_teacher import EMA, MeanTeacher, TeacherStatistics
 from accsim.training.parameters import Map
@@ -67,8 +68,20 @@ def test_every_rule_learns(rule, network, dataset, follow, clock):
             teacher_rounding=Rounding.HALF_UP,
         ),
         Numerics(weight_rounding=Rounding.STOCHASTIC, activation_rounding=Rounding.STOCHASTIC),
+        Numerics(master_bits=24, momentum_bits=20, teacher_bits=20),
+        Numerics(master_bits=12, momentum_bits=8, teacher_bits=18),
     ],
-    ids=["4/6/6", "16-bit errors", "all 16", "current", "static", "roundings", "stochastic"],
+    ids=[
+        "4/6/6",
+        "16-bit errors",
+        "all 16",
+        "current",
+        "static",
+        "roundings",
+        "stochastic",
+        "24/20/20",
+        "12/8/18",
+    ],
 )
 def test_every_format_learns(numerics, network, dataset, follow, clock):
     _, _, correct = train(MeanTeacher(4), network, dataset, follow, clock, numerics=numerics)
@@ -154,6 +167,50 @@ def test_an_eight_bit_teacher_holds_eight_bits(network, dataset, follow, clock):
         assert not (stored.values & 255).any()
 
 
+@pytest.mark.parametrize(("bits", "freezes"), [(8, True), (20, False)])
+def test_a_narrow_teacher_freezes_where_a_wide_one_follows(
+    bits, freezes, network, dataset, follow, clock
+):
+    """A 128th of a distance rounds to nothing below 64 last bits: half the range of 8 bits.
+
+    The same law froze averages kept in half precision in the wild; 20 bits lie 12 below 8.
+    """
+    numerics = Numerics(teacher_bits=bits, teacher_rounding=Rounding.HALF_UP)
+    learner = MeanTeacher(teacher_shift=7).start(network, numerics, follow, 210, seed=4)
+    learner.done = 200  # the average has its full length
+    start = {name: stored.values.copy() for name, stored in learner.stored.items()}
+    outcomes = [learner.step(batch) for batch in STREAM.batches(dataset, clock, 5, seed=4)]
+    changed = [outcome.teacher_changed for outcome in outcomes]
+    moved = any((stored.values != start[name]).any() for name, stored in learner.stored.items())
+    assert moved is not freezes
+    assert max(changed) == 0 if freezes else min(changed) > 0.5
+    assert all(outcome.unmoved < 0.5 for outcome in outcomes)  # the student does move
+
+
+def test_a_teacher_finer_than_its_student_is_the_exact_average(network, dataset, follow, clock):
+    """By whole numbers: teacher += (16 student - teacher + 64) >> 7, from 20-bit words."""
+    numerics = Numerics(teacher_bits=20, teacher_rounding=Rounding.HALF_UP)
+    learner = MeanTeacher(teacher_shift=7).start(network, numerics, follow, 210, seed=4)
+    learner.done = 200
+    (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
+    before = {name: stored.values.tolist() for name, stored in learner.stored.items()}
+    learner.step(batch)
+    for name, stored in learner.stored.items():
+        student = learner.student.parameters[name]
+        assert stored.values.dtype == np.int32
+        assert stored.frac_bits == student.frac_bits + 4
+        pairs = zip(np.ravel(before[name]).tolist(), student.values.ravel().tolist(), strict=True)
+        expected = [t + ((16 * s - t + 64) >> 7) for t, s in pairs]
+        assert stored.values.ravel().tolist() == expected, name
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16, 24])
+def test_scales_start_at_one_and_reach_eight_in_any_bits(bits, network):
+    stored = parameters.initial(network, Numerics(master_bits=bits), 3)["norm1.scale"]
+    assert stored.at(12).tolist() == [1 << 12] * 16
+    assert limit(bits) / 2**stored.frac_bits == pytest.approx(8, rel=0.01)
+
+
 def test_without_a_learning_rate_nothing_moves(network, dataset, follow, clock):
     rule = replace(MeanTeacher(), optimizer=Sgd(learning_rate=0.0))
     start = rule.start(network, Numerics(), follow, 3, seed=4)
@@ -183,7 +240,11 @@ def test_learning_rate_falls_linearly_to_the_last_step():
             lambda: Numerics(master_rounding=Rounding.STOCHASTIC_LFSR),
             "master_rounding must be a Rounding other than STOCHASTIC_LFSR",
         ),
-        (lambda: Numerics(teacher_bits=16, master_bits=12), "teacher_bits must be at most"),
+        (lambda: Numerics(teacher_bits=25), "teacher_bits must be 8 to 24, not 25"),
+        (
+            lambda: Numerics(momentum_bits=24, master_bits=8),
+            r"momentum_bits must be at most master_bits \+ 12 \(20\), not 24",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(make, message):
