@@ -12,7 +12,7 @@ class Rounding(IntEnum):
     ``STOCHASTIC`` draws from a hash of (seed, step, tensor, element). Source: Gupta et al., "Deep
     Learning with Limited Numerical Precision", ICML 2015, eq. 1.
     ``STOCHASTIC_LFSR`` draws from the shift registers of the vector unit's lanes, in the order in
-    which the words stream through; only stored words go that way.
+    which the words stream through: for stored words, and for weights on their way to the array.
     """
 
     STOCHASTIC = 0
@@ -54,6 +54,8 @@ class Numerics:
     momentum_rounding: Rounding = Rounding.STOCHASTIC
     teacher_rounding: Rounding = Rounding.STOCHASTIC
     scaling: Scaling = Scaling.DELAYED
+    lfsr_lanes: int = 32  # of STOCHASTIC_LFSR: one register a lane of the vector unit
+    lfsr_bits: int = 32  # of one register, 16 or 32
 
     def __post_init__(self):
         ranges = {
@@ -65,11 +67,14 @@ class Numerics:
             "master_bits": (8, 24),
             "momentum_bits": (8, 24),
             "teacher_bits": (8, 24),
+            "lfsr_lanes": (1, 1024),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"{name} must be {low} to {high}, not {value}")
+        if self.lfsr_bits not in (16, 32):
+            raise ValueError(f"lfsr_bits must be 16 or 32, not {self.lfsr_bits}")
         if self.momentum_bits > self.master_bits + 12:
             raise ValueError(
                 f"momentum_bits must be at most master_bits + 12 ({self.master_bits + 12}), "
@@ -80,11 +85,17 @@ class Numerics:
             kind = Scaling if spec.name == "scaling" else Rounding
             if (spec.name.endswith("rounding") or kind is Scaling) and not isinstance(value, kind):
                 raise ValueError(f"{spec.name} must be a {kind.__name__}, not {value!r}")
-            if value is Rounding.STOCHASTIC_LFSR:
+        for name in ("activation_rounding", "error_rounding"):
+            if getattr(self, name) is Rounding.STOCHASTIC_LFSR:
                 raise ValueError(
-                    f"{spec.name} must be a Rounding other than STOCHASTIC_LFSR, which only the "
-                    "stored-word kernels offer so far"
+                    f"{name} must be a Rounding other than STOCHASTIC_LFSR: maps are rounded as "
+                    "they leave the array, where the lanes' registers are not; use STOCHASTIC"
                 )
+
+    @property
+    def uses_lfsr(self) -> bool:
+        """Whether any tensor class rounds by the lanes' registers."""
+        return any(getattr(self, spec.name) is Rounding.STOCHASTIC_LFSR for spec in fields(self))
 
     @staticmethod
     def word_bytes(bits: int) -> int:

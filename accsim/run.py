@@ -176,6 +176,12 @@ def _check_fit(workload: Workload, dataset: Dataset) -> None:
     if dataset.train_images.shape[1:] != shape:
         have = "x".join(map(str, dataset.train_images.shape[1:]))
         raise ValueError(f"images of network {workload.network.name} must be {image}, not {have}")
+    numerics, lanes = workload.numerics, workload.accelerator.vector_unit.lanes
+    if numerics.uses_lfsr and numerics.lfsr_lanes != lanes:
+        raise ValueError(
+            f"lfsr_lanes must be the {lanes} lanes of the vector unit of "
+            f"{workload.accelerator.name}, not {numerics.lfsr_lanes}"
+        )
     if workload.network.classes != len(dataset.classes):
         raise ValueError(
             f"classes of network {workload.network.name} must be {len(dataset.classes)}, as in "

@@ -178,6 +178,10 @@ def test_compare_sets_schedules_side_by_side(workload, dataset, tmp_path):
             },
             "input",
         ),
+        (
+            {"numerics": "Numerics(master_rounding=Rounding.STOCHASTIC_LFSR, lfsr_lanes=7)"},
+            "lfsr_lanes must be the 8 lanes of the vector unit of PYNQ-Z2, not 7",
+        ),
     ],
 )
 def test_choices_that_do_not_fit_are_refused_before_time_starts(

@@ -43,6 +43,10 @@ class LaneRegisters:
         starts = [random_key(seed, lane) & mask or 1 for lane in range(lanes)]
         return cls(np.array(starts, np.uint32), bits)
 
+    def copy(self) -> "LaneRegisters":
+        """Registers that draw the same from here on, and move on their own."""
+        return LaneRegisters(self.states.copy(), self.bits)
+
 
 @njit(cache=True, inline="always")
 def taps(bits):

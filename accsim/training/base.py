@@ -62,6 +62,7 @@ class Sgd:
                 limit(numerics.momentum_bits),
                 chosen(numerics.master_rounding, key),
                 chosen(numerics.momentum_rounding, key),
+                student.executor.registers,
                 extra_bits=extra_bits,
             )
             stored.largest = seen.largest

@@ -12,6 +12,7 @@ import numpy as np
 
 from accsim.kernels import conv2d, loss, norm, pooling, residual
 from accsim.kernels.fixed_point import limit, narrowing_shift, random_key, round_shift
+from accsim.kernels.lfsr import LaneRegisters
 from accsim.network import (
     INPUT,
     Add,
@@ -27,6 +28,7 @@ from accsim.training.counters import Tally
 from accsim.training.parameters import Map, Stored, weight_name
 
 LARGEST_SHIFT = 30
+REGISTERS = 6  # label of the random key that seeds the lanes' registers
 RUNNING_SHIFT = 3  # running statistics move by 1/8 a step
 
 
@@ -45,6 +47,7 @@ class Record:
     """One forward pass: the logits, and what its backward pass needs."""
 
     images: Map
+    registers: LaneRegisters
     outputs: list[Map] = field(default_factory=list)  # of every node
     operands: dict[str, Map] = field(default_factory=dict)  # narrowed weights
     normalised: dict[int, Normalised] = field(default_factory=dict)
@@ -63,15 +66,26 @@ class Record:
 class FixedNetwork:
     """Executes one network; keeps its exponents, its running statistics and its counters.
 
+    `registers` are the vector unit's: networks that one machine runs share them.
+
     Raises ValueError for a network that this arithmetic does not cover: the last layer must be a
     Linear with a bias, no other layer may have one, padding must be less than the kernel.
     """
 
-    def __init__(self, network: Network, numerics: Numerics, key: int):
+    def __init__(
+        self,
+        network: Network,
+        numerics: Numerics,
+        key: int,
+        registers: LaneRegisters | None = None,
+    ):
         self.network = network
         self.numerics = numerics
         self.key = key
         self.exponents: dict[str, int] = {}
+        self.registers = registers or LaneRegisters.seeded(
+            numerics.lfsr_lanes, numerics.lfsr_bits, random_key(key, REGISTERS)
+        )
         self.tally = Tally()
         self.running: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._step = 0
@@ -87,7 +101,7 @@ class FixedNetwork:
         `training` takes the batch's statistics and adapts exponents and running statistics;
         `running` normalises by the running statistics all the same.
         """
-        record = Record(images)
+        record = Record(images, self.registers if training else self.registers.copy())
         self._passes += training
         for node in self.network.nodes:
             x = record.input_of(node)
@@ -196,7 +210,10 @@ class FixedNetwork:
     def _multiply(self, node, parameters, x, record, training):
         name = weight_name(node)
         weights = parameters[name].narrow(
-            self.numerics.weight_bits, self.numerics.weight_rounding, (self.key, self._passes)
+            self.numerics.weight_bits,
+            self.numerics.weight_rounding,
+            (self.key, self._passes),
+            record.registers,
         )
         record.operands[name] = weights
         unit = x.exponent + weights.exponent

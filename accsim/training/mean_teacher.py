@@ -80,7 +80,8 @@ class MeanTeacherLearner(Learner):
             for name, tensor in student.parameters.items()
         }
         self.seen = {name: tensor.copy() for name, tensor in self.stored.items()}
-        self.executor = FixedNetwork(student.network, student.numerics, random_key(seed, TEACHER))
+        key, registers = random_key(seed, TEACHER), student.executor.registers
+        self.executor = FixedNetwork(student.network, student.numerics, key, registers)
 
     def step(self, batch):
         self.done += 1
@@ -147,12 +148,13 @@ class MeanTeacherLearner(Learner):
         While the run is younger than 2**teacher_shift steps the average is shorter, so that the
         teacher forgets its random start.
         """
-        rule, numerics = self.rule, self.student.numerics
+        rule, student = self.rule, self.student
+        numerics = student.numerics
         how = self.blend(self.done)
         shift = min(rule.teacher_shift, self.done.bit_length())
         finer, coarse = max(self.finer_bits, 0), max(-self.finer_bits, 0)
         largest_code = limit(numerics.teacher_bits) << coarse
-        for index, (name, master) in enumerate(self.student.parameters.items()):
+        for index, (name, master) in enumerate(student.parameters.items()):
             stored, seen = self.stored[name], self.seen[name]
             seen.largest = max(stored.largest, master.largest << finer)
             key = random_key(self.seed, EMA, self.done, index)
@@ -166,6 +168,7 @@ class MeanTeacherLearner(Learner):
                 largest_code,
                 chosen(numerics.teacher_rounding, key),
                 seen.values.reshape(-1),
+                student.executor.registers,
             )
             self.executor.tally.add_stored("teacher", name, counts)
             if how.store:

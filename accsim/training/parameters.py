@@ -13,6 +13,7 @@ from accsim.kernels.fixed_point import (
     random_words,
     round_shift,
 )
+from accsim.kernels.lfsr import LaneRegisters
 from accsim.network import BatchNorm, Linear, Network, Node
 from accsim.numerics import Numerics, Rounding
 
@@ -57,12 +58,18 @@ class Stored:
         values = (self.values.astype(word_type(bits + coarse)) << left) >> coarse << coarse
         return Stored(values, self.frac_bits + left, self.largest << left)
 
-    def narrow(self, bits: int, rounding: Rounding, labels: tuple[int, ...]) -> Map:
-        """The tensor as `bits`-bit operands of the PE array; `labels` make random keys."""
+    def narrow(
+        self, bits: int, rounding: Rounding, labels: tuple[int, ...], registers: LaneRegisters
+    ) -> Map:
+        """The tensor as `bits`-bit operands of the PE array.
+
+        Where `rounding` draws, it does from random keys that `labels` make, or from `registers`.
+        """
         shift = narrowing_shift(self.largest, bits)
         operands = np.empty(self.values.shape, np.int8 if bits <= 8 else np.int16)
         how = random_key(*labels) if rounding is Rounding.STOCHASTIC else rounding
-        update.narrow(self.values.reshape(-1), shift, limit(bits), operands.reshape(-1), how)
+        words = self.values.reshape(-1)
+        update.narrow(words, shift, limit(bits), operands.reshape(-1), how, registers)
         return Map(operands, shift - self.frac_bits)
 
 

@@ -10,6 +10,7 @@ from accsim.data.stream import SemiSupervisedStream
 from accsim.kernels import update
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.kernels.fixed_point import limit, random_key
+from accsim.kernels.lfsr import draw
 from accsim.numerics import Numerics, Rounding, Scaling
 from accsim.passes import Blend, Passes
 from accsim.training import parameters
@@ -20,6 +21,14 @@ from accsim.training.supervised import Supervised
 
 STREAM = SemiSupervisedStream(
     labels=60, labelled_per_batch=16, unlabelled_per_batch=24, translate=1, flip=False
+)
+
+
+LFSR = Numerics(
+    weight_rounding=Rounding.STOCHASTIC_LFSR,
+    master_rounding=Rounding.STOCHASTIC_LFSR,
+    momentum_rounding=Rounding.STOCHASTIC_LFSR,
+    teacher_rounding=Rounding.STOCHASTIC_LFSR,
 )
 
 
@@ -68,6 +77,8 @@ def test_every_rule_learns(rule, network, dataset, follow, clock):
             teacher_rounding=Rounding.HALF_UP,
         ),
         Numerics(weight_rounding=Rounding.STOCHASTIC, activation_rounding=Rounding.STOCHASTIC),
+        LFSR,
+        replace(LFSR, lfsr_bits=16, lfsr_lanes=5, master_bits=12),
         Numerics(master_bits=24, momentum_bits=20, teacher_bits=20),
         Numerics(master_bits=12, momentum_bits=8, teacher_bits=18),
     ],
@@ -79,6 +90,8 @@ def test_every_rule_learns(rule, network, dataset, follow, clock):
         "static",
         "roundings",
         "stochastic",
+        "lfsr",
+        "short lfsr",
         "24/20/20",
         "12/8/18",
     ],
@@ -95,13 +108,36 @@ def test_a_narrow_accumulator_is_counted_and_hurts(network, dataset, follow, clo
     assert correct["student"] < 0.8 * len(dataset.test_labels)
 
 
-def test_same_seed_same_bits_on_any_threads(network, dataset, follow, clock):
+@pytest.mark.parametrize("numerics", [Numerics(), LFSR], ids=["hash", "lfsr"])
+def test_same_seed_same_bits_on_any_threads(numerics, network, dataset, follow, clock):
     rule, seen = MeanTeacher(teacher_shift=4), []
     for threads in {1, min(2, numba.config.NUMBA_NUM_THREADS)}:
         numba.set_num_threads(threads)
-        learner, _, correct = train(rule, network, dataset, follow, clock, steps=8)
+        learner, _, correct = train(rule, network, dataset, follow, clock, 8, numerics)
         seen.append((digest(learner), correct))
     assert all(one == seen[0] for one in seen)
+
+
+def test_the_lanes_registers_serve_the_whole_step_and_no_evaluation(
+    network, dataset, follow, clock
+):
+    """Draws of a step by hand: one beat a use, for 32 lanes; the state after so many leaps."""
+    learner = MeanTeacher().start(network, LFSR, follow, 4, seed=4)
+    registers = learner.student.executor.registers
+    assert learner.executor.registers is registers
+    beats = 0
+    for node in network.nodes:
+        beats += 2 * -(-node.weights // 32)  # narrowed for teacher and student
+    for stored in learner.student.parameters.values():
+        beats += 3 * -(-stored.values.size // 32)  # momentum, master, teacher
+    expected = registers.copy()
+    draw(expected.states, 32, 32 * beats, np.empty((1, 32 * beats), np.uint32))
+    (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
+    learner.step(batch)
+    assert registers.states.tolist() == expected.states.tolist()
+    test = Map(batch.labelled, batch.exponent)
+    assert learner.correct(test, batch.labels) == learner.correct(test, batch.labels)
+    assert registers.states.tolist() == expected.states.tolist()
 
 
 def test_passes_say_what_ran(network, dataset, follow, clock):
@@ -176,7 +212,7 @@ def test_a_narrow_teacher_freezes_where_a_wide_one_follows(
     The same law froze averages kept in half precision in the wild; 20 bits lie 12 below 8.
     """
     numerics = Numerics(teacher_bits=bits, teacher_rounding=Rounding.HALF_UP)
-    learner = MeanTeacher(teacher_shift=7).start(network, numerics, follow, 210, seed=4)
+    learner = MeanTeacher(teacher_shift=7).start(network, numerics, follow, 1000, seed=4)
     learner.done = 200  # the average has its full length
     start = {name: stored.values.copy() for name, stored in learner.stored.items()}
     outcomes = [learner.step(batch) for batch in STREAM.batches(dataset, clock, 5, seed=4)]
@@ -190,7 +226,7 @@ def test_a_narrow_teacher_freezes_where_a_wide_one_follows(
 def test_a_teacher_finer_than_its_student_is_the_exact_average(network, dataset, follow, clock):
     """By whole numbers: teacher += (16 student - teacher + 64) >> 7, from 20-bit words."""
     numerics = Numerics(teacher_bits=20, teacher_rounding=Rounding.HALF_UP)
-    learner = MeanTeacher(teacher_shift=7).start(network, numerics, follow, 210, seed=4)
+    learner = MeanTeacher(teacher_shift=7).start(network, numerics, follow, 1000, seed=4)
     learner.done = 200
     (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
     before = {name: stored.values.tolist() for name, stored in learner.stored.items()}
@@ -237,9 +273,11 @@ def test_learning_rate_falls_linearly_to_the_last_step():
         (lambda: Numerics(weight_bits=17), "weight_bits must be 2 to 16, not 17"),
         (lambda: Numerics(error_rounding=-1), "error_rounding must be a Rounding, not -1"),
         (
-            lambda: Numerics(master_rounding=Rounding.STOCHASTIC_LFSR),
-            "master_rounding must be a Rounding other than STOCHASTIC_LFSR",
+            lambda: Numerics(error_rounding=Rounding.STOCHASTIC_LFSR),
+            "error_rounding must be a Rounding other than STOCHASTIC_LFSR: maps are rounded",
         ),
+        (lambda: Numerics(lfsr_bits=24), "lfsr_bits must be 16 or 32, not 24"),
+        (lambda: Numerics(lfsr_lanes=0), "lfsr_lanes must be 1 to 1024, not 0"),
         (lambda: Numerics(teacher_bits=25), "teacher_bits must be 8 to 24, not 25"),
         (
             lambda: Numerics(momentum_bits=24, master_bits=8),
