@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum, auto
 
+RESIDUAL_BYTES = 2  # of what a stored word keeps with error feedback
+
 
 class Rounding(IntEnum):
     """How a tensor class drops bits; kernels take the code, or a random key in its place.
@@ -54,6 +56,7 @@ class Numerics:
     momentum_rounding: Rounding = Rounding.STOCHASTIC
     teacher_rounding: Rounding = Rounding.STOCHASTIC
     scaling: Scaling = Scaling.DELAYED
+    error_feedback: bool = False  # stored words keep what their rounding dropped, in 2 more bytes
     lfsr_lanes: int = 32  # of STOCHASTIC_LFSR: one register a lane of the vector unit
     lfsr_bits: int = 32  # of one register, 16 or 32
 
@@ -75,6 +78,8 @@ class Numerics:
                 raise ValueError(f"{name} must be {low} to {high}, not {value}")
         if self.lfsr_bits not in (16, 32):
             raise ValueError(f"lfsr_bits must be 16 or 32, not {self.lfsr_bits}")
+        if not isinstance(self.error_feedback, bool):
+            raise ValueError(f"error_feedback must be True or False, not {self.error_feedback!r}")
         if self.momentum_bits > self.master_bits + 12:
             raise ValueError(
                 f"momentum_bits must be at most master_bits + 12 ({self.master_bits + 12}), "

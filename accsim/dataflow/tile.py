@@ -22,7 +22,7 @@ class Tensor:
     """Samples of one kind of data with a home in DDR; two tensors are never equal."""
 
     name: str
-    kind: str  # weights, activations, error, gradient, momentum, teacher, images, labels
+    kind: str  # weights, activations, error, gradient, momentum, teacher, residual, images, labels
     sample_bytes: int
     samples: int
     address: int  # first byte, a multiple of 4 KiB
@@ -177,12 +177,12 @@ class Window:
 class Weights:
     """The weights of an operation: what travels when they are loaded, and loaded once more.
 
-    `first` and `again` are (operand, bytes read); `store` is written back with the first load.
+    `first` and `again` are (operand, bytes read); `stores` are written back with the first load.
     """
 
     first: tuple[tuple[Operand, int], ...]
     again: tuple[tuple[Operand, int], ...]
-    store: tuple[Tensor, int] | None = None
+    stores: tuple[tuple[Tensor, int], ...] = ()
     blended_words: int = 0  # words of a blend as they arrive: one vector operation each
     blended_again_words: int = 0
 
@@ -199,10 +199,12 @@ class Weights:
             for low, high in [(size * first // channels, size * end // channels)]
             if high > low
         )
-        if self.store and not load:
-            tensor, size = self.store
-            low, high = size * first // channels, size * end // channels
-            stores = (Transfer(tensor, low, high - low),)
+        if not load:
+            stores = tuple(
+                Transfer(tensor, low, high - low)
+                for tensor, size in self.stores
+                for low, high in [(size * first // channels, size * end // channels)]
+            )
         return loads, stores, words * end // channels - words * first // channels
 
 

@@ -28,7 +28,7 @@ from accsim.network import (
     Node,
     Shape,
 )
-from accsim.numerics import Numerics
+from accsim.numerics import RESIDUAL_BYTES, Numerics
 from accsim.passes import Passes
 from accsim.units import ceil_div
 
@@ -133,6 +133,22 @@ class Program:
             for node in network.nodes
             if node.weights + node.vector_words
         }
+        self._residuals = {
+            (kind, node.index): self._tensor(
+                f"{owner}/{node.name}/{kind}_residual",
+                "residual",
+                (node.weights + node.vector_words) * RESIDUAL_BYTES,
+                1,
+            )
+            for kind, owner, _ in stores
+            for node in network.nodes
+            if numerics.error_feedback and node.weights + node.vector_words
+        }
+
+    def _kept(self, kind: str, node: Node) -> tuple[Tensor, ...]:
+        """A stored tensor and, with error feedback, its residual words."""
+        store = self._stores[kind, node.index]
+        return (store, *filter(None, [self._residuals.get((kind, node.index))]))
 
     def _tensor(self, name: str, kind: str, sample_bytes: int, samples: int) -> Tensor:
         tensor = Tensor(name, kind, sample_bytes, samples, self._next_address)
@@ -219,21 +235,21 @@ class Program:
             return ()
         if network == "student":
             return (self._stores["weights", node.index],)
-        teacher = (self._stores["teacher", node.index],)
-        return (*teacher, self._stores["weights", node.index]) if blend else teacher
+        if not blend:
+            return (self._stores["teacher", node.index],)
+        return (*self._kept("teacher", node), self._stores["weights", node.index])
 
     def _forward_weights(self, use, network, node, words, blend, store) -> Weights:
         stores = self._parameters(network, node, words, blend)
         first = tuple((use(tensor, 1), tensor.size_bytes) for tensor in stores)
         if not (blend and words):
             return Weights(first, first)
-        teacher = stores[0]
         if not store:  # every load blends anew
-            return Weights(first, first, None, words, words)
+            return Weights(first, first, (), words, words)
+        teacher, *residual = self._kept("teacher", node)
         written = Operand(teacher, 1, pending=True, whole=True)
-        return Weights(
-            first, ((written, teacher.size_bytes),), (teacher, teacher.size_bytes), words
-        )
+        back = tuple((tensor, tensor.size_bytes) for tensor in (teacher, *residual))
+        return Weights(first, ((written, teacher.size_bytes),), back, words)
 
     # Loss
 
@@ -403,7 +419,7 @@ class Program:
 
     def _update(self, node: Node, gradient: Tensor | None) -> None:
         """SGD with momentum; gradients of scale, shift and bias wait in registers."""
-        stores = tuple(self._stores[kind, node.index] for kind in ("weights", "momentum"))
+        stores = (*self._kept("weights", node), *self._kept("momentum", node))
         words = node.weights + node.vector_words
 
         def job(use):
@@ -428,18 +444,19 @@ class Program:
             if not words:
                 continue
             master = self._stores["weights", node.index]
-            teacher = self._stores["teacher", node.index]
+            teacher = self._kept("teacher", node)
+            reads = (master, *teacher)
 
-            def job(use, node=node, master=master, teacher=teacher, words=words):
+            def job(use, node=node, reads=reads, teacher=teacher, words=words):
                 return WordSweep(
                     label=f"{node.name}/ema",
                     kind="ema",
                     words=words,
-                    reads=(use(master, 1), use(teacher, 1)),
-                    writes=(use(teacher, 1),),
+                    reads=tuple(use(tensor, 1) for tensor in reads),
+                    writes=tuple(use(tensor, 1) for tensor in teacher),
                 )
 
-            self._draft("teacher", node, "ema", 0, (master, teacher), (teacher,), job, words=words)
+            self._draft("teacher", node, "ema", 0, reads, teacher, job, words=words)
 
     # Drafts, and what becomes of them
 
@@ -561,7 +578,9 @@ class Program:
         return resident, kept
 
 
-_STORES = frozenset({"weights", "momentum", "teacher"})  # read and written in place, step by step
+_STORES = frozenset(
+    {"weights", "momentum", "teacher", "residual"}
+)  # read and written in place, step by step
 
 
 def _flat(node: Node) -> Shape:

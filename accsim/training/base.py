@@ -14,7 +14,7 @@ from accsim.numerics import Numerics, Rounding
 from accsim.passes import Blend, Passes
 from accsim.training.counters import Counters
 from accsim.training.fixed_network import FixedNetwork
-from accsim.training.parameters import Map, Stored, word_type
+from accsim.training.parameters import Map, Momentum, Stored
 
 EVALUATION_BATCH = 500  # images at once; has no influence on the result
 
@@ -48,11 +48,11 @@ class Sgd:
         extra_bits = update.MOMENTUM_EXTRA_BITS + numerics.momentum_bits - numerics.master_bits
         factor = round(self.momentum * (1 << update.MOMENTUM_BITS))
         for index, (name, (gradient, exponent)) in enumerate(gradients.items()):
-            stored = student.parameters[name]
+            stored, momentum = student.parameters[name], student.momenta[name]
             key = random_key(random_key(*labels), index)
             seen = update.momentum_sgd(
                 stored.values.reshape(-1),
-                student.momenta[name],
+                momentum.values,
                 gradient.reshape(-1),
                 exponent + stored.frac_bits,
                 rate,
@@ -63,7 +63,9 @@ class Sgd:
                 chosen(numerics.master_rounding, key),
                 chosen(numerics.momentum_rounding, key),
                 student.executor.registers,
-                extra_bits=extra_bits,
+                stored.residual,
+                momentum.residual,
+                extra_bits,
             )
             stored.largest = seen.largest
             student.executor.tally.add_stored("weights", name, seen)
@@ -118,12 +120,12 @@ class Student:
     numerics: Numerics
     parameters: dict[str, Stored]
     executor: FixedNetwork
-    momenta: dict[str, np.ndarray] = field(default_factory=dict)
+    momenta: dict[str, Momentum] = field(init=False)
 
     def __post_init__(self):
-        type_ = word_type(self.numerics.momentum_bits)
         self.momenta = {
-            name: np.zeros(stored.values.size, type_) for name, stored in self.parameters.items()
+            name: Momentum.zero(stored.values.size, self.numerics)
+            for name, stored in self.parameters.items()
         }
 
 

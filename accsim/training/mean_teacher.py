@@ -157,6 +157,8 @@ class MeanTeacherLearner(Learner):
         for index, (name, master) in enumerate(student.parameters.items()):
             stored, seen = self.stored[name], self.seen[name]
             seen.largest = max(stored.largest, master.largest << finer)
+            if stored.residual is not None:
+                np.copyto(seen.residual, stored.residual)
             key = random_key(self.seed, EMA, self.done, index)
             counts = update.moving_average(
                 stored.values.reshape(-1),
@@ -169,8 +171,11 @@ class MeanTeacherLearner(Learner):
                 chosen(numerics.teacher_rounding, key),
                 seen.values.reshape(-1),
                 student.executor.registers,
+                seen.residual,
             )
             self.executor.tally.add_stored("teacher", name, counts)
             if how.store:
                 np.copyto(stored.values, seen.values)
+                if stored.residual is not None:
+                    np.copyto(stored.residual, seen.residual)
                 stored.largest = int(np.abs(stored.values).max())

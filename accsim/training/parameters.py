@@ -29,16 +29,32 @@ class Map:
 
 
 @dataclass
+class Momentum:
+    """The momentum of one tensor as it lies in DDR."""
+
+    values: np.ndarray  # int16[words], or int32 above 16 bits
+    residual: np.ndarray | None  # int16[words] with error feedback
+
+    @classmethod
+    def zero(cls, words: int, numerics: Numerics) -> "Momentum":
+        """The momentum at the start."""
+        residual = np.zeros(words, np.int16) if numerics.error_feedback else None
+        return cls(np.zeros(words, word_type(numerics.momentum_bits)), residual)
+
+
+@dataclass
 class Stored:
     """One tensor of parameters as it lies in DDR."""
 
     values: np.ndarray  # int16, or int32 above 16 bits
     frac_bits: int  # fixed for the whole run
     largest: int  # bound on the magnitude, known before the tensor streams in
+    residual: np.ndarray | None = None  # int16[words], what rounding dropped; with error feedback
 
     def copy(self) -> "Stored":
         """An independent tensor of the same content."""
-        return Stored(self.values.copy(), self.frac_bits, self.largest)
+        residual = None if self.residual is None else self.residual.copy()
+        return Stored(self.values.copy(), self.frac_bits, self.largest, residual)
 
     def at(self, frac_bits: int) -> np.ndarray:
         """The values with other fractional bits, rounded half up and saturated: int16."""
@@ -56,7 +72,8 @@ class Stored:
         """
         left, coarse = max(finer_bits, 0), max(-finer_bits, 0)
         values = (self.values.astype(word_type(bits + coarse)) << left) >> coarse << coarse
-        return Stored(values, self.frac_bits + left, self.largest << left)
+        residual = None if self.residual is None else np.zeros_like(self.residual)
+        return Stored(values, self.frac_bits + left, self.largest << left, residual)
 
     def narrow(
         self, bits: int, rounding: Rounding, labels: tuple[int, ...], registers: LaneRegisters
@@ -109,6 +126,9 @@ def initial(network: Network, numerics: Numerics, seed: int) -> dict[str, Stored
         if isinstance(node.layer, Linear) and node.layer.bias:
             features = node.layer.out_features
             parameters[f"{node.name}.bias"] = _filled(features, 0, vector_bits, type_)
+    if numerics.error_feedback:
+        for stored in parameters.values():
+            stored.residual = np.zeros(stored.values.size, np.int16)
     return parameters
 
 

@@ -19,6 +19,7 @@ from accsim.network import (
 )
 from accsim.numerics import Numerics
 from accsim.passes import Passes
+from accsim.schedule.deferred_writeback import DeferredWriteback
 from accsim.schedule.layerwise_ema import LayerwiseEma
 from accsim.schedule.program import macs_by_label
 from accsim.schedule.separate_ema import SeparateEma
@@ -78,6 +79,22 @@ def test_stored_words_travel_with_their_own_bytes(schedule, lower, machine):
     name = "ema" if isinstance(schedule, SeparateEma) else "teacher_forward"
     assert counts[name, "weights"] == (49 * 3, 0)
     assert counts[name, "teacher"] == (49, 49)
+
+
+@pytest.mark.parametrize("schedule", [SeparateEma(), LayerwiseEma(), DeferredWriteback(2)])
+@pytest.mark.parametrize("store", [True, False])
+def test_residual_words_travel_with_the_stores_they_belong_to(schedule, store, lower, machine):
+    """2 bytes a word: master's and momentum's in the update, teacher's where it is averaged."""
+    plain = moved(lower(schedule, machine, STEP, store))
+    counts = moved(lower(schedule, machine, STEP, store, numerics=Numerics(error_feedback=True)))
+    deferred = isinstance(schedule, DeferredWriteback) and not store
+    name = "ema" if isinstance(schedule, SeparateEma) else "teacher_forward"
+    residuals = {key: counts.pop(key) for key in list(counts) if key[1] == "residual"}
+    assert residuals == {
+        ("update", "residual"): (2 * 49 * 2, 2 * 49 * 2),
+        (name, "residual"): (49 * 2, 0 if deferred else 49 * 2),
+    }
+    assert counts == plain
 
 
 def test_tiles_move_the_bytes_of_their_operation(lower, machine):

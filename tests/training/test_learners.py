@@ -223,6 +223,49 @@ def test_a_narrow_teacher_freezes_where_a_wide_one_follows(
     assert all(outcome.unmoved < 0.5 for outcome in outcomes)  # the student does move
 
 
+def test_error_feedback_loses_no_step_of_a_narrow_teacher(network, dataset, clock):
+    """8 bits and their residuals hold the exact sum of all steps, (student - teacher) / 8 each.
+
+    What is not stored moves neither the teacher nor its residual.
+    """
+    numerics = Numerics(teacher_bits=8, teacher_rounding=Rounding.HALF_UP, error_feedback=True)
+
+    def blend(step):
+        return Blend(2 - step % 2, step % 2 == 0)
+
+    learner = MeanTeacher(teacher_shift=4).start(network, numerics, blend, 1000, seed=4)
+    learner.done = 200
+    kept = {name: stored.copy() for name, stored in learner.stored.items()}
+    exact = {name: stored.values.astype(float).ravel() for name, stored in kept.items()}
+    for step, batch in enumerate(STREAM.batches(dataset, clock, 12, seed=4), 201):
+        learner.step(batch)
+        for name, stored in learner.stored.items():
+            if blend(step).store:
+                student = learner.student.parameters[name].values.ravel()
+                exact[name] += (student - kept[name].values.ravel()) / 8
+                kept[name] = stored.copy()
+            else:
+                assert np.array_equal(stored.values, kept[name].values)
+                assert np.array_equal(stored.residual, kept[name].residual)
+    for name, stored in learner.stored.items():
+        whole = stored.values.ravel() + stored.residual * (256 / 2**15)
+        # six stores, each of which rounds a residual to a part in 2**15 of the last bit, 256
+        assert np.abs(whole - exact[name]).max() <= 6 * 256 / 2**15, name
+
+
+def test_error_feedback_learns_at_a_rate_below_the_last_bit(network, dataset, follow, clock):
+    """A master of 8 bits, rounded to nearest: without residuals nearly every update is lost."""
+    bits = {"master_bits": 8, "momentum_bits": 8, "teacher_bits": 8}
+    roundings = {f"{name}_rounding": Rounding.HALF_UP for name in ("master", "momentum", "teacher")}
+    share = []
+    for feedback in (False, True):
+        numerics = Numerics(**bits, **roundings, error_feedback=feedback)
+        rule = Supervised(Sgd(learning_rate=0.005))
+        _, _, correct = train(rule, network, dataset, follow, clock, numerics=numerics)
+        share.append(correct["student"] / len(dataset.test_labels))
+    assert share[0] < 0.5 < 0.9 < share[1]
+
+
 def test_a_teacher_finer_than_its_student_is_the_exact_average(network, dataset, follow, clock):
     """By whole numbers: teacher += (16 student - teacher + 64) >> 7, from 20-bit words."""
     numerics = Numerics(teacher_bits=20, teacher_rounding=Rounding.HALF_UP)
