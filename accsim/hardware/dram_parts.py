@@ -6,11 +6,13 @@ rate has the short name, ``DDR4_2400_8Gb_x16``; others name their CL, ``DDR4_240
 
 Sources of the tables
 ---------------------
-Timings: JEDEC JESD79-4B, JESD79-3 and JESD209-4, "Timing parameters by speed grade" and "Refresh
-parameters"; in clocks they are those of DRAMsim3's configs, but for tRRD_S of DDR4-2666 x16, where
-7 clocks are 5.25 of the 5.3 ns. Currents: Micron's datasheets of the chips, as DRAMsim3's configs
-hold them (DDR4 and DDR3) or DRAMSys's memspecs (LPDDR4). A row whose `source` says estimate or
-upper bound departs from that, and how. nRTW is CL + nBL + turnaround - CWL.
+Timings: JEDEC JESD79-4B, JESD79-3F and JESD209-4, "Timing parameters by speed grade" and "Refresh
+parameters", from memory of them and checked: DDR4's clocks are those of DRAMsim3's configs, but for
+tRRD_S of 2666 x16 (8; its 7 clocks are 5.25 of the 5.3 ns) and tREFI of 2133 and 2666 (7.8 us
+exactly), those of DDR3-1600 too, but for tRRD (its 6 ns is that of narrower chips); LPDDR4-3200's
+are those of DRAMSys's memspec. Currents: Micron's datasheets of the chips, as DRAMsim3's configs
+(DDR4, DDR3) and DRAMSys's memspecs (LPDDR4) hold them. The `source` of a row names what is
+estimated, or unchecked. nRTW is CL + nBL + turnaround - CWL.
 
 Estimates of bus drivers, termination and PHY, in pJ a byte, are
 8 x (milliwatts of a data line / Gbit/s + PHY), rounded up; the milliwatts are those of a
@@ -101,6 +103,7 @@ DDR3_CLOCKS = {  # name: tCK in ns, CL = nRCD = nRP, CWL, rate whose nanoseconds
 }
 DDR3_CURRENTS = (66, 32, 47, 235, 171, 235, 0.0)
 DDR3_SOURCE = "JESD79-3F; currents of Micron's MT41K256M16 at 1600 MT/s as in DRAMsim3"
+DDR3_SLOWER = f"{DDR3_SOURCE}, an upper bound; timings from memory, unchecked"
 
 LPDDR4_NS: dict[str, tuple[float, int]] = {
     "nRCD": (18.0, 4), "nRP": (18.0, 3), "nRAS": (42.0, 3), "nRRD_S": (10.0, 4),
@@ -116,7 +119,7 @@ LPDDR4_CURRENTS = {  # of one channel of a chip; VDD is VDD2 and VPP is VDD1
     3200: (45, 27, 30, 275, 210, 90, 3.5),
 }
 LPDDR4_SOURCE = "JESD209-4, two channels in step; currents of Micron's 3200 chip as in DRAMSys"
-LPDDR4_SCALED = f"{LPDDR4_SOURCE}; IDD4: estimate, the energy of a burst kept"
+LPDDR4_SLOWER = f"{LPDDR4_SOURCE}; IDD4: estimate; latencies from memory, unchecked"
 # fmt: on
 
 
@@ -133,39 +136,39 @@ def clocks(ns: float, tCK: Fraction, least: int = 1) -> int:
     return max(least, math.ceil(Fraction(str(ns)) / tCK))
 
 
+def bus_pj_per_byte(standard: str, gbit_per_second: float) -> dict[str, Any]:
+    """The fields of a `DramSpec` that hold the estimate of drivers, termination and PHY.
+
+    `standard` is DDR4, DDR3 (at 1.35 V) or LPDDR4. The formulas are at the head of this file.
+    """
+    if standard == "DDR4":
+        line_mw = [1200 * 1.2 / (34 + ohm) * (1 / 2 + 1 / 8) for ohm in (80, 48, 34)]
+    elif standard == "DDR3":
+        line_mw = [675 * 0.675 / (34 + ohm) * (1 + 2 / 8) for ohm in (120, 60, 40)]
+    else:
+        line_mw = [1100 * 1.1 / 3 / ohm * (1 / 2 + 1 / 8) for ohm in (60, 40, 40)]
+    low, likely, high = (
+        float(math.ceil(8 * (line / gbit_per_second + phy)))
+        for line, phy in zip(line_mw, (0.8, 1.6, 4.0), strict=True)
+    )
+    return {"io_phy_pj_per_byte": likely, "io_phy_pj_per_byte_range": (low, high)}
+
+
 def _spec(
-    name: str, tCK: Fraction, ns: dict[str, tuple[float, int]], currents, bus_mw, **values: Any
+    name: str, tCK: Fraction, ns: dict[str, tuple[float, int]], currents, **values: Any
 ) -> DramSpec:
-    """A row from its datasheet tables; `bus_mw` is a data line's least, likely, most milliwatts."""
+    """A row from its datasheet tables."""
     nXXX = {key: clocks(time, tCK, least) for key, (time, least) in ns.items()}
     nXXX["nREFI"] = math.floor(ns["nREFI"][0] / tCK)
     names = ("IDD0", "IDD2N", "IDD3N", "IDD4R", "IDD4W", "IDD5", "IPP0")
-    gbit_per_second = float(2 / tCK)
-    low, likely, high = (
-        float(math.ceil(8 * (line / gbit_per_second + phy)))
-        for line, phy in zip(bus_mw, (0.8, 1.6, 4.0), strict=True)
-    )
     values = {**nXXX, **dict(zip(names, currents, strict=True)), **values}
     return DramSpec(
         name=name,
         tCK_ps=round(1000 * tCK),
         nRC=values["nRAS"] + values["nRP"],
-        io_phy_pj_per_byte=likely,
-        io_phy_pj_per_byte_range=(low, high),
+        **bus_pj_per_byte(name.split("_")[0], float(2 / tCK)),
         **values,
     )
-
-
-def _pod12_mw(ohm: float) -> float:
-    return 1200 * 1.2 / (34 + ohm) * (1 / 2 + 1 / 8)
-
-
-def _sstl135_mw(ohm: float) -> float:
-    return 675 * 0.675 / (34 + ohm) * (1 + 2 / 8)
-
-
-def _lvstl_mw(ohm: float) -> float:
-    return 1100 * 1.1 / 3 / ohm * (1 / 2 + 1 / 8)
 
 
 def _ddr4(rate: int, gbit: int, pins: int, CL: int) -> DramSpec:
@@ -177,7 +180,6 @@ def _ddr4(rate: int, gbit: int, pins: int, CL: int) -> DramSpec:
         tCK,
         ns | {"nRFC": (DDR4_TRFC_NS[gbit], 1)},
         DDR4_CURRENTS[rate, gbit, pins],
-        (_pod12_mw(80), _pod12_mw(48), _pod12_mw(34)),
         source=DDR4_CONTINUED if (rate, gbit) == (3200, 4) else DDR4_SOURCE,
         bus_bits=64,
         device_bits=pins,
@@ -203,8 +205,7 @@ def _ddr3(name: str) -> DramSpec:
         tCK,
         DDR3_NS | DDR3_NS_OF_RATE[rate],
         DDR3_CURRENTS,
-        (_sstl135_mw(120), _sstl135_mw(60), _sstl135_mw(40)),
-        source=DDR3_SOURCE if name == "DDR3_1600_4Gb_x16" else f"{DDR3_SOURCE}: an upper bound",
+        source=DDR3_SOURCE if name == "DDR3_1600_4Gb_x16" else DDR3_SLOWER,
         bus_bits=16,
         device_bits=16,
         bank_groups=1,
@@ -229,8 +230,7 @@ def _lpddr4(rate: int) -> DramSpec:
         tCK,
         LPDDR4_NS,
         LPDDR4_CURRENTS[rate],
-        (_lvstl_mw(60), _lvstl_mw(40), _lvstl_mw(40)),
-        source=LPDDR4_SOURCE if rate == 3200 else LPDDR4_SCALED,
+        source=LPDDR4_SOURCE if rate == 3200 else LPDDR4_SLOWER,
         bus_bits=32,
         device_bits=16,
         bank_groups=1,
