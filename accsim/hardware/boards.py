@@ -5,12 +5,10 @@ estimates (no board publishes them for an idle accelerator): the one measured tr
 board, EF-Train on a ZCU102, draws 46.99 GFLOPS / 6.09 GFLOPS/W = 7.72 W in all at 100 MHz.
 """
 
-from dataclasses import replace
-
 from accsim.hardware.accelerator import AcceleratorSpec, BoardSpec, BuffersSpec
 from accsim.hardware.buffer import BufferSpec
 from accsim.hardware.dma import DmaSpec
-from accsim.hardware.dram import DDR3L_1050_4GBIT_X16, DDR4_2400_4GBIT_X16, DDR4_2400_8GBIT_X16
+from accsim.hardware.dram_parts import part
 from accsim.hardware.pe_array import PEArraySpec
 from accsim.hardware.vector_unit import VectorUnitSpec
 from accsim.units import KIB, megabits_to_bytes
@@ -28,7 +26,7 @@ ZCU104 = AcceleratorSpec(
         resident_bytes=1024 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=64, write_bytes_per_cycle=64),
-    dram=DDR4_2400_4GBIT_X16,  # UG1267: 2 GB, 64 bits, four 4 Gb x16 chips at the processor system
+    dram=part("DDR4_2400_4Gb_x16"),  # UG1267: 2 GB, 64 bits, four chips at the processor system
     board=BoardSpec(
         name="ZCU104 (XCZU7EV)",
         source="AMD DS891, Zynq UltraScale+ EV devices: 1,728 DSP, 11.0 Mb BRAM, 27.0 Mb URAM",
@@ -52,7 +50,7 @@ ZCU102 = AcceleratorSpec(
         resident_bytes=1024 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=64, write_bytes_per_cycle=64),
-    dram=DDR4_2400_8GBIT_X16,  # UG1182: 4 GB module, 64 bits, 8 Gb x16 chips
+    dram=part("DDR4_2400_8Gb_x16"),  # UG1182: 4 GB module, 64 bits, 8 Gb x16 chips
     board=BoardSpec(
         name="ZCU102 (XCZU9EG)",
         source="AMD DS891, Zynq UltraScale+ EG devices: 2,520 DSP, 32.1 Mb BRAM",
@@ -76,7 +74,7 @@ KV260 = AcceleratorSpec(
         resident_bytes=512 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=64, write_bytes_per_cycle=64),
-    dram=DDR4_2400_8GBIT_X16,  # DS987: 4 GB, 64 bits
+    dram=part("DDR4_2400_8Gb_x16"),  # DS987: 4 GB, 64 bits
     board=BoardSpec(
         name="KV260 (XCK26)",
         source="AMD DS987, Kria K26 SOM: 1,248 DSP, 144 BRAM (5.1 Mb), 64 URAM (18.0 Mb)",
@@ -100,11 +98,8 @@ ULTRA96 = AcceleratorSpec(
         resident_bytes=128 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=32, write_bytes_per_cycle=32),
-    # The board has 2 GB of LPDDR4 on 32 bits (Avnet Ultra96-V2 hardware user's guide). A DDR4 of
-    # the same width and size stands in: timing and energy are those of the part named here.
-    dram=replace(
-        DDR4_2400_8GBIT_X16, name="DDR4-2400 17-17-17 8Gb x16, 32 bits, for LPDDR4", bus_bits=32
-    ),
+    # Avnet Ultra96-V2 hardware user's guide: 2 GB of LPDDR4, 32 bits
+    dram=part("LPDDR4_2400_8Gb_x16"),
     board=BoardSpec(
         name="Ultra96 (XCZU3EG)",
         source="AMD DS891, Zynq UltraScale+ EG devices: 360 DSP, 7.6 Mb BRAM",
@@ -128,7 +123,7 @@ PYNQ_Z2 = AcceleratorSpec(
         resident_bytes=64 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=16, write_bytes_per_cycle=16),
-    dram=DDR3L_1050_4GBIT_X16,  # TUL PYNQ-Z2 reference manual: 512 MB DDR3, 16 bits, 1050 Mb/s
+    dram=part("DDR3_1050_4Gb_x16"),  # TUL PYNQ-Z2 reference manual: 512 MB, 16 bits, 1050 Mb/s
     board=BoardSpec(
         name="PYNQ-Z2 (XC7Z020)",
         source="AMD DS190, Zynq-7000: 220 DSP, 4.9 Mb BRAM",

@@ -13,6 +13,7 @@ import configparser
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from accsim.hardware.dram import AddressMapping, DramSpec, Permutation
 from accsim.hardware.dram_parts import bus_pj_per_byte
@@ -57,7 +58,7 @@ def read_ini(path: Path) -> tuple[DramSpec, AddressMapping]:
 
     added = clocks("AL")  # RD and WR may come so much sooner after ACT, and act so much later
     nBL = chip("BL") // 2
-    values = {
+    values: dict[str, Any] = {
         "name": path.stem,
         "source": f"DRAMsim3 preset {path.name}",
         "tCK_ps": round(1000 * tCK_ns),
