@@ -117,10 +117,15 @@ class Linear(Layer):
 
 @dataclass(frozen=True)
 class BatchNorm(Layer):
-    """Normalise, scale, shift, activate and max-pool in one pass of the vector unit."""
+    """Normalise, scale, shift, activate and max-pool in one pass of the vector unit.
+
+    `mean_only`: the mean is subtracted and nothing is divided; there is no scale.
+    Source: Salimans and Kingma, "Weight Normalization", NeurIPS 2016, section 4.
+    """
 
     activation: Activation = IDENTITY
     max_pool: int = 1  # pool size and stride
+    mean_only: bool = False
 
     def output_shape(self, shape):
         if min(shape.height, shape.width) < self.max_pool:
@@ -187,7 +192,7 @@ class Node:
     def vector_words(self) -> int:
         """Words of the per-channel parameters: scale and shift of a batch norm, or a bias."""
         if isinstance(self.layer, BatchNorm):
-            return 2 * self.input.channels
+            return (1 if self.layer.mean_only else 2) * self.input.channels
         if isinstance(self.layer, Linear) and self.layer.bias:
             return self.layer.out_features
         return 0

@@ -150,6 +150,7 @@ def test_rejected_samples_cost_no_backward_work(workload, dataset):
         ("dataflow", "WeightStationary()"),
         ("algorithm", "Supervised()"),
         ("numerics", "Numerics(weight_bits=4, activation_bits=6, teacher_bits=12)"),
+        ("numerics", "Numerics(master_bits=20, teacher_bits=24, error_feedback=True)"),
     ],
 )
 def test_every_choice_runs(name, source, write_workload, dataset):

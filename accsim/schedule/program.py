@@ -401,15 +401,18 @@ class Program:
         def parameters(use):
             return Weights(((use(master, 1), master.size_bytes),), ())
 
+        # the sign of an activation and the place of a maximum are found again from the input
+        plain = node.layer.activation == IDENTITY and node.layer.max_pool == 1
+        reads = (error,) if node.layer.mean_only and plain else (error, saved)
         self._sweep(
-            "student", node, "backward_weight", "reduce", samples, (error, saved), (),
+            "student", node, "backward_weight", "reduce", samples, reads, (),
             node.input.size, rows=node.output.height, more_reads=(master,), parameters=parameters,
-            keeps=(error, saved) if node.inputs != (INPUT,) else (),
+            keeps=reads if node.inputs != (INPUT,) else (),
         )  # fmt: skip
         if node.inputs != (INPUT,):
             below = self._error(node, "input", node.input, samples)
             self._sweep(
-                "student", node, "backward_data", "apply", samples, (error, saved), (below,),
+                "student", node, "backward_data", "apply", samples, reads, (below,),
                 node.input.size, rows=node.output.height,
             )  # fmt: skip
             errors[node.inputs[0]].append(below)

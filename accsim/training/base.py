@@ -13,10 +13,11 @@ from accsim.network import Network
 from accsim.numerics import Numerics, Rounding
 from accsim.passes import Blend, Passes
 from accsim.training.counters import Counters
-from accsim.training.fixed_network import FixedNetwork
+from accsim.training.fixed_network import FixedNetwork, Statistics
 from accsim.training.parameters import Map, Momentum, Stored
 
 EVALUATION_BATCH = 500  # images at once; has no influence on the result
+ADAPTATION_IMAGES = 2000  # that adapted statistics are taken from
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,18 @@ class Learner(ABC):
         """Correctly classified images by network: 'student' and, if there is one, 'teacher'."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Algorithm(ABC):
     """A learning rule and its settings; makes a `Learner`."""
+
+    evaluation_statistics: Statistics = Statistics.RUNNING  # or ADAPTED to the test images
+
+    def __post_init__(self):
+        if self.evaluation_statistics not in (Statistics.RUNNING, Statistics.ADAPTED):
+            raise ValueError(
+                "evaluation_statistics must be RUNNING or ADAPTED, "
+                f"not {self.evaluation_statistics}: the batch of an evaluation is arbitrary"
+            )
 
     @abstractmethod
     def start(
@@ -157,13 +168,24 @@ class Algorithm(ABC):
 
 
 def count_correct(
-    executor: FixedNetwork, parameters: dict[str, Stored], images: Map, labels: np.ndarray
+    executor: FixedNetwork,
+    parameters: dict[str, Stored],
+    images: Map,
+    labels: np.ndarray,
+    statistics: Statistics,
 ) -> int:
-    """Images whose largest logit is their label's, with running statistics and fixed exponents."""
+    """Images whose largest logit is their label's, with fixed exponents.
+
+    ADAPTED statistics are those of the first images, without their labels.
+    """
+    if statistics is Statistics.ADAPTED:
+        some = images.values[:ADAPTATION_IMAGES]
+        executor.adapt(parameters, Map(some, images.exponent))
     total = 0
     for first in range(0, len(labels), EVALUATION_BATCH):
         part = slice(first, first + EVALUATION_BATCH)
-        record = executor.forward(parameters, Map(images.values[part], images.exponent), False)
+        some = Map(images.values[part], images.exponent)
+        record = executor.forward(parameters, some, statistics, training=False)
         total += int((top_class(record.logits) == labels[part]).sum())
     return total
 

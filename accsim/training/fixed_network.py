@@ -3,10 +3,11 @@
 Every map has the exponent that its own values of the step before asked for (delayed scaling): the
 hardware rounds in one pass as results leave the accumulators, and what outgrows the format
 saturates and is counted. The first pass of a map is run twice to find its exponent. Evaluation
-uses the last exponents, unchanged, and the running statistics of the batch norms.
+uses the last exponents, unchanged, and running or adapted statistics of the batch norms.
 """
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import numpy as np
 
@@ -32,11 +33,23 @@ REGISTERS = 6  # label of the random key that seeds the lanes' registers
 RUNNING_SHIFT = 3  # running statistics move by 1/8 a step
 
 
+class Statistics(Enum):
+    """What batch norms normalise a batch by."""
+
+    BATCH = auto()  # its own mean and deviation
+    RUNNING = auto()  # the running average over training batches
+    ADAPTED = auto()  # those of the images that the network was last adapted to
+
+
+LARGEST_COUNT = 1 << 22  # values a channel that exact statistics are taken over
+
+
 @dataclass
 class Normalised:
     """What the backward pass of a batch norm needs from its forward pass."""
 
     mean: np.ndarray
+    sigma: np.ndarray
     inverse: np.ndarray
     scale: np.ndarray
     constants: np.ndarray
@@ -88,19 +101,26 @@ class FixedNetwork:
         )
         self.tally = Tally()
         self.running: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.adapted: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._step = 0
         self._passes = 0  # forward passes so far, for random keys
         for node in network.nodes:
             _check(node, last=node is network.nodes[-1])
 
     def forward(
-        self, parameters: dict[str, Stored], images: Map, training: bool, running: bool = False
+        self,
+        parameters: dict[str, Stored],
+        images: Map,
+        statistics: Statistics = Statistics.BATCH,
+        training: bool = True,
     ) -> Record:
-        """Run the network on `images`, int8[N, H, W, C].
+        """Run the network on `images`, int8[N, H, W, C], normalised by `statistics`.
 
-        `training` takes the batch's statistics and adapts exponents and running statistics;
-        `running` normalises by the running statistics all the same.
+        `training` moves exponents and running statistics on, and counts what saturates. Raises
+        ValueError for ADAPTED before `adapt`.
         """
+        if statistics is Statistics.ADAPTED and not self.adapted:
+            raise ValueError("statistics must be BATCH or RUNNING before adapt(), not ADAPTED")
         record = Record(images, self.registers if training else self.registers.copy())
         self._passes += training
         for node in self.network.nodes:
@@ -109,13 +129,35 @@ class FixedNetwork:
                 case Conv2d() | Linear():
                     y = self._multiply(node, parameters, x, record, training)
                 case BatchNorm():
-                    y = self._normalise(node, parameters, x, record, training, running)
+                    y = self._normalise(node, parameters, x, record, statistics, training)
                 case GlobalAveragePool():
                     y = self._average(node, x, training)
                 case Add():
                     y = self._add(node, x, record.input_of(node, 1), training)
             record.outputs.append(y)
         return record
+
+    def adapt(self, parameters: dict[str, Stored], images: Map) -> None:
+        """Take the batch norms' statistics from `images`, all at once, for ADAPTED passes.
+
+        Nothing else changes. Raises ValueError for more than 2**22 values a channel.
+        Source: Li et al., "Revisiting Batch Normalization for Practical Domain Adaptation", 2016,
+        section 3.3 (AdaBN).
+        """
+        norms = [node for node in self.network.nodes if isinstance(node.layer, BatchNorm)]
+        pixels = max((node.input.height * node.input.width for node in norms), default=1)
+        if len(images.values) * pixels > LARGEST_COUNT:
+            raise ValueError(
+                f"images to adapt to must be at most {LARGEST_COUNT // pixels} for maps of "
+                f"{pixels} pixels, not {len(images.values)}"
+            )
+        record = self.forward(parameters, images, Statistics.BATCH, training=False)
+        for node in norms:
+            state, exponent = record.normalised[node.index], record.input_of(node).exponent
+            self.adapted[node.index] = _nothing_yet(node)
+            norm.update_running(
+                *self.adapted[node.index], state.mean, state.sigma, exponent, momentum_shift=0
+            )
 
     def backward(
         self, record: Record, error: Map, rows: np.ndarray | None, step: int
@@ -274,24 +316,28 @@ class FixedNetwork:
         dx = self._round_error(node, dy.exponent + weights.exponent, kernel)
         return Map(dx.values.reshape(x.values.shape), dx.exponent)
 
-    def _normalise(self, node, parameters, y, record, training, running):
-        if training:
+    def _normalise(self, node, parameters, y, record, statistics, training):
+        if training or statistics is Statistics.BATCH:
             count = y.values.size // node.input.channels
             mean, sigma = norm.batch_statistics(*norm.channel_sums(y.values), count)
+        if training:
             first = node.index not in self.running
-            if first:
-                zeros = np.zeros(len(mean), np.int64)
-                self.running[node.index] = (zeros, zeros.copy())
+            running = self.running.setdefault(node.index, _nothing_yet(node))
             shift = 0 if first else RUNNING_SHIFT  # the first batch is the first average
-            norm.update_running(*self.running[node.index], mean, sigma, y.exponent, shift)
-        if running or not training:
-            mean, sigma = norm.running_statistics(*self.running[node.index], y.exponent)
+            norm.update_running(*running, mean, sigma, y.exponent, shift)
+        if statistics is not Statistics.BATCH:
+            kept = self.adapted if statistics is Statistics.ADAPTED else self.running
+            mean, sigma = norm.running_statistics(*kept[node.index], y.exponent)
         bits = self.numerics.activation_bits
-        inverse = norm.inverse_sigma(sigma, bits)
-        scale = parameters[f"{node.name}.scale"].at(norm.PARAMETER_BITS)
+        if node.layer.mean_only:
+            inverse = norm.inverse_unit(len(mean), y.exponent, bits)
+            scale = np.full(len(mean), 1 << norm.PARAMETER_BITS, np.int16)
+        else:
+            inverse = norm.inverse_sigma(sigma, bits)
+            scale = parameters[f"{node.name}.scale"].at(norm.PARAMETER_BITS)
         shift = parameters[f"{node.name}.shift"].at(norm.PARAMETER_BITS)
         constants, frac_bits = norm.forward_constants(mean, inverse, scale, shift, bits)
-        record.normalised[node.index] = Normalised(mean, inverse, scale, constants)
+        record.normalised[node.index] = Normalised(mean, sigma, inverse, scale, constants)
         eighths, pool = node.layer.activation.negative_eighths, node.layer.max_pool
 
         def kernel(shift, key, largest_code):
@@ -318,9 +364,11 @@ class FixedNetwork:
             state.scale,
             self.numerics.activation_bits,
             self.numerics.error_bits,
+            node.layer.mean_only,
         )
         exponent = dz.exponent - norm.EIGHTHS
-        gradients[f"{node.name}.scale"] = (scale_gradient, exponent)
+        if not node.layer.mean_only:
+            gradients[f"{node.name}.scale"] = (scale_gradient, exponent)
         gradients[f"{node.name}.shift"] = (shift_gradient, exponent)
 
         def kernel(shift, key, largest_code):
@@ -381,6 +429,11 @@ def _window(node: Node) -> tuple[int, int]:
     """Stride and padding; a linear layer is a 1x1 convolution of a 1x1 map."""
     layer = node.layer
     return (layer.stride, layer.padding) if isinstance(layer, Conv2d) else (1, 0)
+
+
+def _nothing_yet(node: Node) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of a batch norm before its first batch."""
+    return np.zeros(node.input.channels, np.int64), np.zeros(node.input.channels, np.int64)
 
 
 def _flat(node: Node, values: np.ndarray) -> np.ndarray:

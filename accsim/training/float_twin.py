@@ -40,7 +40,8 @@ class FloatTwin(nn.Module):
                 self._add(f"{node.name}.weight", weight)
             if isinstance(node.layer, BatchNorm):
                 channels = node.input.channels
-                self._add(f"{node.name}.scale", torch.ones(channels, dtype=dtype))
+                if not node.layer.mean_only:
+                    self._add(f"{node.name}.scale", torch.ones(channels, dtype=dtype))
                 self._add(f"{node.name}.shift", torch.zeros(channels, dtype=dtype))
                 self.register_buffer(f"{node.name}_mean", torch.zeros(channels, dtype=dtype))
                 self.register_buffer(f"{node.name}_variance", torch.ones(channels, dtype=dtype))
@@ -84,23 +85,31 @@ class FloatTwin(nn.Module):
                     y = y + self[f"{node.name}.bias"]
                 return y[:, :, None, None]
             case BatchNorm():
-                y = functional.batch_norm(
-                    x,
-                    getattr(self, f"{node.name}_mean"),
-                    getattr(self, f"{node.name}_variance"),
-                    self[f"{node.name}.scale"],
-                    self[f"{node.name}.shift"],
-                    self.training,
-                    momentum=1 / 8,
-                    eps=self.epsilon,
-                )
-                y = _activate(y, layer.activation)
+                y = _activate(self._normalise(node, x), layer.activation)
                 return functional.max_pool2d(y, layer.max_pool) if layer.max_pool > 1 else y
             case GlobalAveragePool():
                 return x.mean((2, 3), keepdim=True)
             case Add():
                 return _activate(inputs[0] + inputs[1], layer.activation)
         raise TypeError(f"layer {node.name!r} must be one of accsim.network's, not {layer!r}")
+
+    def _normalise(self, node, x: Tensor) -> Tensor:
+        running, shift = getattr(self, f"{node.name}_mean"), self[f"{node.name}.shift"]
+        if node.layer.mean_only:
+            mean = x.mean((0, 2, 3)) if self.training else running
+            if self.training:
+                running.lerp_(mean.detach(), 1 / 8)
+            return x + (shift - mean)[:, None, None]
+        return functional.batch_norm(
+            x,
+            running,
+            getattr(self, f"{node.name}_variance"),
+            self[f"{node.name}.scale"],
+            shift,
+            self.training,
+            momentum=1 / 8,
+            eps=self.epsilon,
+        )
 
 
 def _key(name: str) -> str:

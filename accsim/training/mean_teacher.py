@@ -6,7 +6,6 @@ visual domain adaptation", ICLR 2018, section 3.3.
 """
 
 from dataclasses import dataclass
-from enum import Enum, auto
 
 import numpy as np
 
@@ -23,20 +22,13 @@ from accsim.training.base import (
     count_correct,
     top_class,
 )
-from accsim.training.fixed_network import FixedNetwork
+from accsim.training.fixed_network import FixedNetwork, Statistics
 from accsim.training.parameters import Map
 from accsim.training.supervised import learn, new_student
 
 TEACHER = 4  # labels of random keys
 EMA = 5
 WEIGHT_BITS = 16  # fractional bits of the consistency weight
-
-
-class TeacherStatistics(Enum):
-    """Which batch-norm statistics the teacher's labelling pass normalises by."""
-
-    OWN_BATCH = auto()  # those of the batch that it labels
-    RUNNING = auto()  # the running average of its own batches, as in its evaluation
 
 
 @dataclass(frozen=True)
@@ -51,10 +43,15 @@ class MeanTeacher(Algorithm):
     confidence_threshold: float = 0.75
     consistency_weight: float = 0.3
     ramp_share: float = 0.15  # share of the steps over which the weight rises from 0, linearly
-    teacher_statistics: TeacherStatistics = TeacherStatistics.OWN_BATCH
+    teacher_statistics: Statistics = Statistics.BATCH  # of its labelling pass, or RUNNING
     optimizer: Sgd = Sgd()
 
     def __post_init__(self):
+        super().__post_init__()
+        if self.teacher_statistics not in (Statistics.BATCH, Statistics.RUNNING):
+            raise ValueError(
+                f"teacher_statistics must be BATCH or RUNNING, not {self.teacher_statistics}"
+            )
         if not 1 <= self.teacher_shift <= 15:
             raise ValueError(f"teacher_shift must be 1 to 15, not {self.teacher_shift}")
         for name in ("confidence_threshold", "ramp_share"):
@@ -89,14 +86,11 @@ class MeanTeacherLearner(Learner):
         record = self.executor.forward(
             self.seen,
             Map(batch.teacher_view, batch.exponent),
-            training=True,
-            running=self.rule.teacher_statistics is TeacherStatistics.RUNNING,
+            self.rule.teacher_statistics,
         )
         teacher_logits = record.logits
         images = np.concatenate([batch.labelled, batch.student_view])
-        record = student.executor.forward(
-            student.parameters, Map(images, batch.exponent), training=True
-        )
+        record = student.executor.forward(student.parameters, Map(images, batch.exponent))
         labelled = len(batch.labels)
         accepted = self._accepted(teacher_logits)
         supervised = loss.cross_entropy_error(
@@ -126,9 +120,10 @@ class MeanTeacherLearner(Learner):
 
     def correct(self, images, labels):
         student = self.student
+        test = images, labels, self.rule.evaluation_statistics
         return {
-            "student": count_correct(student.executor, student.parameters, images, labels),
-            "teacher": count_correct(self.executor, self.seen, images, labels),
+            "student": count_correct(student.executor, student.parameters, *test),
+            "teacher": count_correct(self.executor, self.seen, *test),
         }
 
     def _accepted(self, logits) -> np.ndarray:

@@ -121,7 +121,8 @@ def initial(network: Network, numerics: Numerics, seed: int) -> dict[str, Stored
             parameters[weight_name(node)] = Stored(values, frac_bits, largest)
         if isinstance(node.layer, BatchNorm):
             channels = node.input.channels
-            parameters[f"{node.name}.scale"] = _filled(channels, 1, vector_bits, type_)
+            if not node.layer.mean_only:
+                parameters[f"{node.name}.scale"] = _filled(channels, 1, vector_bits, type_)
             parameters[f"{node.name}.shift"] = _filled(channels, 0, vector_bits, type_)
         if isinstance(node.layer, Linear) and node.layer.bias:
             features = node.layer.out_features

@@ -47,7 +47,7 @@ class SupervisedLearner(Learner):
         self.done += 1
         student = self.student
         images = Map(batch.labelled, batch.exponent)
-        record = student.executor.forward(student.parameters, images, training=True)
+        record = student.executor.forward(student.parameters, images)
         probabilities = loss.softmax(record.logits, loss.EXP2)
         wide = loss.cross_entropy_error(probabilities, batch.labels)
         rate = learn(
@@ -66,7 +66,12 @@ class SupervisedLearner(Learner):
 
     def correct(self, images, labels):
         student = self.student
-        return {"student": count_correct(student.executor, student.parameters, images, labels)}
+        statistics = self.rule.evaluation_statistics
+        return {
+            "student": count_correct(
+                student.executor, student.parameters, images, labels, statistics
+            )
+        }
 
 
 def new_student(network, numerics, seed) -> Student:

@@ -97,6 +97,25 @@ def test_residual_words_travel_with_the_stores_they_belong_to(schedule, store, l
     assert counts == plain
 
 
+@pytest.mark.parametrize(("norm", "saved"), [(RELU, 2), (IDENTITY, 0)])
+def test_a_mean_only_norm_has_no_scale_and_reads_its_input_only_for_a_slope(
+    norm, saved, lower, machine
+):
+    """47 parameters; backward, an error of 32 bytes and, for the slope, a saved map of 32."""
+    layers = (Conv2d("conv", 2, 3, padding=1), BatchNorm("norm", norm, mean_only=True))
+    network = Network("tiny", Shape(4, 4, 1), (*layers, Linear("fc", 3)))
+    assert network.parameters == 18 + 2 + 32 * 3 + 3
+    operations = lower(SeparateEma(), machine, STEP, network=network)
+    of_norm = [o for o in operations if o.layer == "norm"]
+    counts = moved(of_norm)
+    assert counts["backward_weight", "weights"] == (2 * 2, 0)
+    assert counts["backward_weight", "error"] == (2 * 32, 0)
+    assert counts.get(("backward_weight", "activations"), (0, 0)) == (saved * 32, 0)
+    assert counts["backward_data", "error"] == (2 * 32, 2 * 32)
+    assert counts.get(("backward_data", "activations"), (0, 0)) == (saved * 32, 0)
+    assert counts["update", "momentum"] == (2 * 2, 2 * 2)
+
+
 def test_tiles_move_the_bytes_of_their_operation(lower, machine):
     for operation in lower(SeparateEma(), machine, STEP):
         loads, stores = Counter(), Counter()

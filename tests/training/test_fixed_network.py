@@ -7,10 +7,20 @@ import pytest
 import torch
 
 from accsim.kernels import loss
-from accsim.network import IDENTITY, BatchNorm, Linear, Network, Shape
+from accsim.network import (
+    IDENTITY,
+    LEAKY_RELU,
+    RELU,
+    BatchNorm,
+    Conv2d,
+    GlobalAveragePool,
+    Linear,
+    Network,
+    Shape,
+)
 from accsim.numerics import Numerics
 from accsim.training import parameters
-from accsim.training.fixed_network import FixedNetwork
+from accsim.training.fixed_network import FixedNetwork, Statistics
 from accsim.training.float_twin import FloatTwin
 from accsim.training.parameters import Map
 from accsim.training.supervised import round_error
@@ -21,6 +31,20 @@ NETWORKS = {
     "resnet": resnet.network(image=Shape(16, 16, 3)),
     "digits": digits.network(16, image=Shape(20, 20, 1)),
     "mlp": mlp.network((48, 32), image=Shape(8, 8, 1)),
+    "mean-only": Network(
+        "mean-only",
+        Shape(16, 16, 3),
+        (
+            Conv2d("conv1", 16, 3, padding=1),
+            BatchNorm("norm1", LEAKY_RELU, max_pool=2, mean_only=True),
+            Conv2d("conv2", 16, 3),
+            BatchNorm("norm2", RELU, mean_only=True),
+            Conv2d("conv3", 16, 1),
+            BatchNorm("norm3", mean_only=True),
+            GlobalAveragePool("pool"),
+            Linear("classifier", 10),
+        ),
+    ),
 }
 
 
@@ -74,7 +98,7 @@ def test_gradients_are_those_of_autograd(name):
     start = parameters.initial(network, Numerics(), key := 5)
     fixed = FixedNetwork(network, Numerics(), key)
     for _ in range(3):  # let the exponents settle
-        record = fixed.forward(start, Map(images, -5), training=True)
+        record = fixed.forward(start, Map(images, -5))
     twin = StraightThrough(network, start, record)
     torch.nn.functional.cross_entropy(
         twin(torch.tensor(images / 32)), torch.tensor(labels)
@@ -93,7 +117,7 @@ def test_gradients_are_those_of_autograd(name):
         assert 0.95 < np.linalg.norm(real) / np.linalg.norm(exact) < 1.05, tensor
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet"])
+@pytest.mark.parametrize("name", ["convnet", "resnet", "mean-only"])
 def test_gradients_of_16_bit_formats_are_those_of_float64(name):
     """The formulas are right, not only consistent: 1e-3 of autograd at the same maps.
 
@@ -110,7 +134,7 @@ def test_gradients_of_16_bit_formats_are_those_of_float64(name):
     start = parameters.initial(network, numerics, key := 5)
     fixed = FixedNetwork(network, numerics, key)
     for _ in range(3):
-        record = fixed.forward(start, Map(images, -12), training=True)
+        record = fixed.forward(start, Map(images, -12))
     twin = StraightThrough(network, start, record)
     logits = twin(torch.tensor(images / 4096.0))
     torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).backward()
@@ -138,7 +162,7 @@ def test_logits_follow_the_float_twin(name):
     images = np.clip(rng.normal(0, 30, (48, *_shape(network.image))), -127, 127).astype(np.int8)
     start = parameters.initial(network, Numerics(), key := 5)
     fixed = FixedNetwork(network, Numerics(), key)
-    logits = fixed.forward(start, Map(images, -5), training=True).logits
+    logits = fixed.forward(start, Map(images, -5)).logits
     twin = FloatTwin(network, torch.float64)
     twin.load(start)
     assert _cosine(logits, twin(torch.tensor(images / 32)).detach().numpy()) > 0.975
@@ -158,7 +182,7 @@ def test_chosen_rows_stand_for_their_batch(network):
     found = []
     for images, rows in ((once, None), (np.concatenate([once, once]), np.arange(16))):
         fixed = FixedNetwork(network, Numerics(), 7)
-        record = fixed.forward(start, Map(images, -5), training=True)
+        record = fixed.forward(start, Map(images, -5))
         found.append(fixed.backward(record, round_error(wide, 8, 3), rows, step=1))
     for tensor, (values, exponent) in found[0].items():
         assert np.array_equal(values, found[1][tensor][0]), tensor
@@ -170,14 +194,48 @@ def test_evaluation_changes_nothing_and_ignores_batches(network):
     images = rng.integers(-127, 128, (30, 8, 8, 3)).astype(np.int8)
     start = parameters.initial(network, Numerics(), 7)
     fixed = FixedNetwork(network, Numerics(), 7)
-    fixed.forward(start, Map(images, -5), training=True)
+    fixed.forward(start, Map(images, -5))
     before = dict(fixed.exponents)
     fixed.tally.take()
-    together = fixed.forward(start, Map(images, -5), training=False).logits
-    alone = fixed.forward(start, Map(images[4:5], -5), training=False).logits
+    together = fixed.forward(start, Map(images, -5), Statistics.RUNNING, False).logits
+    alone = fixed.forward(start, Map(images[4:5], -5), Statistics.RUNNING, False).logits
     assert np.array_equal(together[4:5], alone)
     assert fixed.exponents == before
     assert not fixed.tally.take().tensors
+
+
+def test_adapted_statistics_are_those_of_the_images(network):
+    """They replace the running ones in ADAPTED passes, and nothing else moves."""
+    rng = np.random.default_rng(2)
+    images = rng.integers(-60, 61, (40, 8, 8, 3)).astype(np.int8)
+    other = Map((images // 2 + 50).astype(np.int8), -5)
+    start = parameters.initial(network, Numerics(), 7)
+    fixed = FixedNetwork(network, Numerics(), 7)
+    fixed.forward(start, Map(images, -5))
+    running = fixed.forward(start, other, Statistics.RUNNING, False).logits
+    with pytest.raises(ValueError, match=r"BATCH or RUNNING before adapt\(\), not ADAPTED"):
+        fixed.forward(start, other, Statistics.ADAPTED, False)
+    fixed.adapt(start, other)
+    record = fixed.forward(start, other, Statistics.ADAPTED, False)
+    for node in network.nodes:
+        if isinstance(node.layer, BatchNorm):
+            y = record.input_of(node)
+            real = y.values.reshape(-1, node.input.channels) * 2.0**y.exponent
+            mean, variance = (words / 2.0**32 for words in fixed.adapted[node.index])
+            assert np.allclose(mean, real.mean(0), atol=2.0**y.exponent / 100)
+            assert np.allclose(variance, real.var(0), rtol=1e-2)
+    own = fixed.forward(start, other, Statistics.BATCH, False).logits
+    assert _cosine(record.logits, own) > 0.9999 > 0.99 > _cosine(running, own)
+    assert np.array_equal(fixed.forward(start, other, Statistics.RUNNING, False).logits, running)
+    alone = fixed.forward(start, Map(other.values[3:4], -5), Statistics.ADAPTED, False).logits
+    assert np.array_equal(alone, record.logits[3:4])
+
+
+def test_too_many_images_to_adapt_to_are_refused(network):
+    fixed = FixedNetwork(network, Numerics(), 7)
+    images = np.broadcast_to(np.int8(0), (65537, 8, 8, 3))
+    with pytest.raises(ValueError, match="at most 65536 for maps of 64 pixels, not 65537"):
+        fixed.adapt(parameters.initial(network, Numerics(), 7), Map(images, -5))
 
 
 def clipped(fixed):
@@ -190,14 +248,14 @@ def test_exponents_follow_the_step_before(network):
     images = np.random.default_rng(2).integers(-63, 64, (30, 8, 8, 3)).astype(np.int8)
     start = parameters.initial(network, Numerics(), 7)
     fixed = FixedNetwork(network, Numerics(), 7)
-    fixed.forward(start, Map(images, -5), training=True)
+    fixed.forward(start, Map(images, -5))
     assert clipped(fixed) == 0
     brighter = Map((2 * images).astype(np.int8), -4)
-    fixed.forward(start, brighter, training=True)
+    fixed.forward(start, brighter)
     assert clipped(fixed) > 0
     for _ in range(3):  # each layer settles once the layer before has
         clipped(fixed)
-        fixed.forward(start, brighter, training=True)
+        fixed.forward(start, brighter)
     assert clipped(fixed) == 0
 
 

@@ -15,7 +15,8 @@ from accsim.numerics import Numerics, Rounding, Scaling
 from accsim.passes import Blend, Passes
 from accsim.training import parameters
 from accsim.training.base import Sgd
-from accsim.training.mean_teacher import EMA, MeanTeacher, TeacherStatistics
+from accsim.training.fixed_network import Statistics
+from accsim.training.mean_teacher import EMA, MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.supervised import Supervised
 
@@ -50,7 +51,7 @@ def digest(learner):
         MeanTeacher(teacher_shift=4),
         MeanTeacher(
             teacher_shift=4,
-            teacher_statistics=TeacherStatistics.RUNNING,
+            teacher_statistics=Statistics.RUNNING,
             optimizer=Sgd(learning_rate=0.03),
         ),
     ],
@@ -138,6 +139,19 @@ def test_the_lanes_registers_serve_the_whole_step_and_no_evaluation(
     test = Map(batch.labelled, batch.exponent)
     assert learner.correct(test, batch.labels) == learner.correct(test, batch.labels)
     assert registers.states.tolist() == expected.states.tolist()
+
+
+def test_adapted_statistics_bridge_a_change_of_the_camera(network, dataset, follow, clock):
+    """Dark pictures of little contrast: the same weights, other statistics."""
+    faded = (dataset.test_images // 4 + 10).astype(np.uint8)
+    test = Map(PixelScale.of(dataset.train_images).apply(faded), -IMAGE_BITS)
+    correct = []
+    for statistics in (Statistics.RUNNING, Statistics.ADAPTED):
+        rule = MeanTeacher(teacher_shift=4, evaluation_statistics=statistics)
+        learner, _, _ = train(rule, network, dataset, follow, clock)
+        correct.append(learner.correct(test, dataset.test_labels))
+    assert correct[0]["teacher"] < 0.6 * len(faded), correct
+    assert min(correct[1].values()) > 0.98 * len(faded) > correct[0]["student"], correct
 
 
 def test_passes_say_what_ran(network, dataset, follow, clock):
@@ -313,6 +327,14 @@ def test_learning_rate_falls_linearly_to_the_last_step():
         (lambda: MeanTeacher(confidence_threshold=2), "confidence_threshold must be 0 to 1, not 2"),
         (lambda: MeanTeacher(consistency_weight=-1), "consistency_weight must be 0 to 1000"),
         (lambda: Sgd(momentum=1.0), "momentum must be at least 0 and less than 1, not 1.0"),
+        (
+            lambda: MeanTeacher(teacher_statistics=Statistics.ADAPTED),
+            "teacher_statistics must be BATCH or RUNNING, not Statistics.ADAPTED",
+        ),
+        (
+            lambda: Supervised(evaluation_statistics=Statistics.BATCH),
+            "evaluation_statistics must be RUNNING or ADAPTED, not Statistics.BATCH",
+        ),
         (lambda: Numerics(weight_bits=17), "weight_bits must be 2 to 16, not 17"),
         (lambda: Numerics(error_rounding=-1), "error_rounding must be a Rounding, not -1"),
         (
