@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.hardware.dram_energy import Price, prices
 from accsim.ledger import Ledger
 from accsim.units import joules, joules_to_aj, watts_to_aj_per_ps
 
@@ -74,8 +75,9 @@ def energy_table(accelerator: AcceleratorSpec) -> EnergyTable:
         source = f"estimate: {what}, {HOROWITZ}, x {KUON_ROSE}"
         return Action(name, component, unit, gap * asic, asic, 2 * gap * asic, source)
 
-    def part(name: str, unit: str, value: float) -> Action:
-        return Action(name, "ddr", unit, value, value * 0.8, value * 1.2, MICRON)
+    def part(price: Price) -> Action:
+        low, high = price.joules * 0.8, price.joules * 1.2
+        return Action(f"ddr_{price.name}", "ddr", price.unit, price.joules, low, high, MICRON)
 
     low, high = dram.io_phy_pj_per_byte_range
     least, most = board.static_watts_range
@@ -96,12 +98,7 @@ def energy_table(accelerator: AcceleratorSpec) -> EnergyTable:
                 "buffer_write", "buffers", "byte", 2.5e-12, 1.25e-12, 17.5e-12,
                 "as buffer_read",
             ),
-            part("ddr_activate", "ACT + PRE", dram.activate_joules),
-            part("ddr_read", "RD", dram.read_joules),
-            part("ddr_write", "WR", dram.write_joules),
-            part("ddr_refresh", "REF", dram.refresh_joules),
-            part("ddr_active", "second", dram.active_watts),
-            part("ddr_precharged", "second", dram.precharged_watts),
+            *(part(price) for price in prices(dram)),
             Action(
                 "ddr_io_phy", "ddr_io", "byte", dram.io_phy_joules_per_byte,
                 low * 1e-12, high * 1e-12,

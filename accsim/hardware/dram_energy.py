@@ -9,8 +9,29 @@ drivers, termination and PHY are the separate estimate `io_phy_nj`.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from accsim.hardware.dram import DramSpec
+
+
+class Price(NamedTuple):
+    """What one command of a rank costs, or one second of its standby."""
+
+    name: str
+    unit: str
+    joules: float
+
+
+def prices(spec: DramSpec) -> tuple[Price, ...]:
+    """Joules of all that the chips of a rank are charged for, in the order of `DramEnergy`."""
+    return (
+        Price("activate", "ACT + PRE", spec.activate_joules),
+        Price("read", "RD", spec.read_joules),
+        Price("write", "WR", spec.write_joules),
+        Price("refresh", "REF", spec.refresh_joules),
+        Price("active", "second", spec.active_watts),
+        Price("precharged", "second", spec.precharged_watts),
+    )
 
 
 @dataclass(frozen=True)
@@ -53,24 +74,23 @@ def energy_of(
 
     A PRE is part of its ACT, and a REF is one of one rank. Raises ValueError for a negative count.
     """
-    for name, count in (
-        ("acts", acts),
-        ("reads", reads),
-        ("writes", writes),
-        ("refreshes", refreshes),
-        ("active_cycles", active_cycles),
-        ("precharged_cycles", precharged_cycles),
-    ):
+    counts = {
+        "acts": acts,
+        "reads": reads,
+        "writes": writes,
+        "refreshes": refreshes,
+        "active_cycles": active_cycles,
+        "precharged_cycles": precharged_cycles,
+    }
+    for name, count in counts.items():
         if count < 0:
             raise ValueError(f"{name} must be 0 or more, not {count}")
-    clock_nj = 1e9 * spec.tCK_ps * 1e-12  # of a cycle at one watt
+    seconds = spec.tCK_ps * 1e-12
     return DramEnergy(
-        act_pre=acts * spec.activate_joules * 1e9,
-        read=reads * spec.read_joules * 1e9,
-        write=writes * spec.write_joules * 1e9,
-        refresh=refreshes * spec.refresh_joules * 1e9,
-        active=active_cycles * spec.active_watts * clock_nj,
-        precharged=precharged_cycles * spec.precharged_watts * clock_nj,
+        *(
+            1e9 * count * price.joules * (seconds if price.unit == "second" else 1)
+            for count, price in zip(counts.values(), prices(spec), strict=True)
+        )
     )
 
 
