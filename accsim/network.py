@@ -1,7 +1,8 @@
 """Networks as lists of layers: shapes, multiply-accumulates and words; no weights.
 
 A layer is what the hardware runs as one piece: a convolution on the PE array, or one pass of the
-vector unit (batch norm with its activation and its pooling). Maps are NHWC, weights are HWIO.
+vector unit (batch norm with its activation and its pooling, or one of these alone). Maps are NHWC,
+weights are HWIO.
 """
 
 from abc import ABC, abstractmethod
@@ -155,6 +156,50 @@ class Branch(Layer):
 
     def output_shape(self, shape):
         return shape
+
+
+@dataclass(frozen=True)
+class Activate(Layer):
+    """An activation by itself."""
+
+    activation: Activation
+
+    def output_shape(self, shape):
+        return shape
+
+
+@dataclass(frozen=True)
+class Pool(Layer):
+    """Square windows `stride` apart, reduced by channel; windows may overlap, none is padded."""
+
+    size: int
+    stride: int
+
+    def __post_init__(self):
+        for name in ("size", "stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} of layer {self.name!r} must be at least 1, not {getattr(self, name)}"
+                )
+
+    def output_shape(self, shape):
+        if min(shape.height, shape.width) < self.size:
+            raise ValueError(
+                f"size of layer {self.name!r} must be at most the map {shape}, not {self.size}"
+            )
+        height = (shape.height - self.size) // self.stride + 1
+        width = (shape.width - self.size) // self.stride + 1
+        return Shape(height, width, shape.channels)
+
+
+@dataclass(frozen=True)
+class MaxPool(Pool):
+    """Largest value of every window; a batch norm with `max_pool` does it in the same pass."""
+
+
+@dataclass(frozen=True)
+class AveragePool(Pool):
+    """Mean of every window."""
 
 
 @dataclass(frozen=True)

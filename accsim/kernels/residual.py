@@ -1,4 +1,4 @@
-"""Sums of two maps with different exponents, and the slope of the activation after them."""
+"""Sums of two maps with different exponents, activations, and the slopes of these."""
 
 import numpy as np
 from numba import njit, prange
@@ -56,8 +56,17 @@ def _activated_sum(a, b, left_a, left_b, slopes, wide):
         wide[i] = word(total * (above if total > 0 else below))
 
 
+def activate(x, negative_eighths, shift, key, limit):
+    """Activation of a map by itself, in eighths, shifted right, saturated.
+
+    `x` : int8 or int16 [N, H, W, C]; the rest and the results as in `add`. A value's own sign
+    decides its slope, so that this is `slope_error` of the map itself.
+    """
+    return slope_error(x, x, negative_eighths, shift, key, limit)
+
+
 def slope_error(dz, z, negative_eighths, shift, key, limit):
-    """Error before an activation whose output was `z`: maps of one shape; in eighths.
+    """Error before an activation whose input, or output, was `z`: maps of one shape; in eighths.
 
     Parameters
     ----------

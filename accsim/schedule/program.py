@@ -20,10 +20,13 @@ from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.network import (
     IDENTITY,
     INPUT,
+    Activate,
     Add,
+    AveragePool,
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
+    MaxPool,
     Network,
     Node,
     Shape,
@@ -219,9 +222,8 @@ class Program:
                     ),
                 )  # fmt: skip
             else:
-                kind = {BatchNorm: "normalise", Add: "add", GlobalAveragePool: "average"}
                 self._sweep(
-                    network, node, pass_name, kind[type(node.layer)], samples,
+                    network, node, pass_name, _FORWARD_KINDS[type(node.layer)], samples,
                     sources, (target,), node.input.size,
                     rows=node.output.height, more_reads=kept, parameters=weights,
                     whole=isinstance(node.layer, BatchNorm),
@@ -334,12 +336,13 @@ class Program:
                 error = below
             for index in wanted:
                 errors[index].append(error)
-        elif wanted:  # GlobalAveragePool
+        elif wanted:
             below = self._error(node, "input", node.input, samples)
+            kind, again = _BACKWARD_KINDS[type(node.layer)]
+            reads = (error, self._outputs[wanted[0]]) if again else (error,)
             self._sweep(
-                "student", node, "backward_data", "average", samples, (error,), (below,),
-                node.input.size,
-            )  # fmt: skip
+                "student", node, "backward_data", kind, samples, reads, (below,), node.input.size
+            )
             errors[wanted[0]].append(below)
 
     def _backward_data(self, node: Node, error: Tensor, below: Tensor, samples: int) -> None:
@@ -580,6 +583,21 @@ class Program:
                     room += tensor.size_bytes
         return resident, kept
 
+
+_FORWARD_KINDS = {  # operations of the vector unit
+    BatchNorm: "normalise",
+    MaxPool: "normalise",  # its running maximum
+    AveragePool: "average",
+    GlobalAveragePool: "average",
+    Add: "add",
+    Activate: "add",  # to nothing
+}
+_BACKWARD_KINDS = {  # and whether the input is read again
+    MaxPool: ("apply", True),  # routed to where the maximum is found again
+    AveragePool: ("average", False),
+    GlobalAveragePool: ("average", False),
+    Activate: ("add", True),  # for its sign
+}
 
 _STORES = frozenset(
     {"weights", "momentum", "teacher", "residual"}

@@ -16,11 +16,14 @@ from accsim.kernels.fixed_point import limit, narrowing_shift, random_key, round
 from accsim.kernels.lfsr import LaneRegisters
 from accsim.network import (
     INPUT,
+    Activate,
     Add,
+    AveragePool,
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
     Linear,
+    MaxPool,
     Network,
     Node,
 )
@@ -132,6 +135,13 @@ class FixedNetwork:
                     y = self._normalise(node, parameters, x, record, statistics, training)
                 case GlobalAveragePool():
                     y = self._average(node, x, training)
+                case MaxPool():
+                    pooled = pooling.max_pool(x.values, node.layer.size, node.layer.stride)
+                    y = Map(pooled, x.exponent)
+                case AveragePool():
+                    y = self._average_pool(node, x, training)
+                case Activate():
+                    y = self._activate(node, x, training)
                 case Add():
                     y = self._add(node, x, record.input_of(node, 1), training)
             record.outputs.append(y)
@@ -197,6 +207,13 @@ class FixedNetwork:
                     dx = self._normalise_backward(node, x, dy, record, gradients)
                 case GlobalAveragePool():
                     dx = self._spread(node, dy)
+                case MaxPool():
+                    z = saved(record.outputs[node.index])
+                    dx = self._max_pool_backward(node, saved(record.input_of(node)), z, dy)
+                case AveragePool():
+                    dx = self._average_pool_backward(node, dy)
+                case Activate():
+                    dx = self._slope(node, dy, saved(record.input_of(node)))
                 case Add():
                     dx = self._slope(node, dy, saved(record.outputs[node.index]))
             for producer in node.inputs:
@@ -393,6 +410,42 @@ class FixedNetwork:
             return pooling.spread(dy.values, height, width, reciprocal, shift, key, largest_code)
 
         return self._round_error(node, dy.exponent - pooling.RECIPROCAL_BITS, kernel)
+
+    def _average_pool(self, node, x, training):
+        size, stride = node.layer.size, node.layer.stride
+
+        def kernel(shift, key, largest_code):
+            return pooling.average_pool(x.values, size, stride, shift, key, largest_code)
+
+        unit = x.exponent - pooling.RECIPROCAL_BITS
+        return self._round_map(node, unit, kernel, training)
+
+    def _average_pool_backward(self, node, dy):
+        height, width = node.input.height, node.input.width
+        window = node.layer.size, node.layer.stride
+
+        def kernel(shift, key, largest_code):
+            arguments = dy.values, height, width, *window, shift, key, largest_code
+            return pooling.average_pool_error(*arguments)
+
+        return self._round_error(node, dy.exponent - pooling.RECIPROCAL_BITS, kernel)
+
+    def _max_pool_backward(self, node, x, z, dy):
+        window = node.layer.size, node.layer.stride
+
+        def kernel(shift, key, largest_code):
+            arguments = dy.values, z.values, x.values, *window, shift, key, largest_code
+            return pooling.max_pool_error(*arguments)
+
+        return self._round_error(node, dy.exponent, kernel)
+
+    def _activate(self, node, x, training):
+        eighths = node.layer.activation.negative_eighths
+
+        def kernel(shift, key, largest_code):
+            return residual.activate(x.values, eighths, shift, key, largest_code)
+
+        return self._round_map(node, x.exponent - norm.EIGHTHS, kernel, training)
 
     def _add(self, node, a, b, training):
         left_a, left_b, common = residual.alignment(a.exponent, b.exponent)

@@ -11,12 +11,15 @@ from torch.nn import functional
 
 from accsim.network import (
     INPUT,
+    Activate,
     Activation,
     Add,
+    AveragePool,
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
     Linear,
+    MaxPool,
     Network,
 )
 from accsim.training.parameters import Stored
@@ -87,6 +90,12 @@ class FloatTwin(nn.Module):
             case BatchNorm():
                 y = _activate(self._normalise(node, x), layer.activation)
                 return functional.max_pool2d(y, layer.max_pool) if layer.max_pool > 1 else y
+            case MaxPool():
+                return functional.max_pool2d(x, layer.size, layer.stride)
+            case AveragePool():
+                return functional.avg_pool2d(x, layer.size, layer.stride)
+            case Activate():
+                return _activate(x, layer.activation)
             case GlobalAveragePool():
                 return x.mean((2, 3), keepdim=True)
             case Add():

@@ -50,6 +50,15 @@ def test_slope_error_is_exact(key, bits, rng):
     check(residual.slope_error(dz, z, 1, 3, key, limit(bits)), wide, 3, key, bits)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("eighths", [0, 1])
+def test_activate_is_exact(eighths, key, bits, rng):
+    x, _ = maps(rng, bits)
+    wide = x.astype(np.int64) * np.where(x > 0, 8, eighths)
+    check(residual.activate(x, eighths, 3, key, limit(bits)), wide, 3, key, bits)
+
+
 def test_a_16_bit_error_takes_the_slope_of_an_8_bit_map(rng):
     dz, _ = maps(rng, 16)
     z, _ = maps(rng, 8)

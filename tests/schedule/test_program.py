@@ -9,11 +9,14 @@ from accsim.hardware.buffer import BufferSpec
 from accsim.network import (
     IDENTITY,
     RELU,
+    Activate,
     Add,
+    AveragePool,
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
     Linear,
+    MaxPool,
     Network,
     Shape,
 )
@@ -114,6 +117,32 @@ def test_a_mean_only_norm_has_no_scale_and_reads_its_input_only_for_a_slope(
     assert counts["backward_data", "error"] == (2 * 32, 2 * 32)
     assert counts.get(("backward_data", "activations"), (0, 0)) == (saved * 32, 0)
     assert counts["update", "momentum"] == (2 * 2, 2 * 2)
+
+
+def test_layers_of_the_vector_unit_alone_are_charged(lower, machine):
+    """Maps of a sample: conv 6x6x2 = 72, pooled 3x3 of 2 (windows of 2) = 18, mean 1x1 = 2."""
+    layers = (
+        Conv2d("conv", 2, 3, padding=1),
+        MaxPool("max", 2, 2),
+        Activate("relu", RELU),
+        AveragePool("mean", 3, 1),
+        Linear("fc", 3),
+    )
+    network = Network("bare", Shape(6, 6, 1), layers)
+    operations = lower(SeparateEma(), machine, Passes(0, 3, 2, False), network=network)
+    found = {}
+    for o in operations:
+        if o.layer in ("max", "relu", "mean"):
+            sides = [sum(size for _, size in side) for side in (o.reads, o.writes)]
+            found[o.label] = (*sides, sum(tile.vector_operations for tile in o.tiles))
+    assert found == {
+        "max/student_forward": (3 * 72, 3 * 18, 3 * 72),
+        "relu/student_forward": (3 * 18, 3 * 18, 3 * 18),
+        "mean/student_forward": (3 * 18, 3 * 2, 3 * 18),
+        "mean/backward_data": (2 * 2, 2 * 18, 2 * 18),
+        "relu/backward_data": (2 * (18 + 18), 2 * 18, 2 * 18),  # error and the sign of its input
+        "max/backward_data": (2 * (18 + 72), 2 * 72, 2 * 72),  # error and its input
+    }
 
 
 def test_tiles_move_the_bytes_of_their_operation(lower, machine):

@@ -11,10 +11,13 @@ from accsim.network import (
     IDENTITY,
     LEAKY_RELU,
     RELU,
+    Activate,
+    AveragePool,
     BatchNorm,
     Conv2d,
     GlobalAveragePool,
     Linear,
+    MaxPool,
     Network,
     Shape,
 )
@@ -31,6 +34,20 @@ NETWORKS = {
     "resnet": resnet.network(image=Shape(16, 16, 3)),
     "digits": digits.network(16, image=Shape(20, 20, 1)),
     "mlp": mlp.network((48, 32), image=Shape(8, 8, 1)),
+    "pools": Network(
+        "pools",
+        Shape(15, 15, 3),
+        (
+            Conv2d("conv1", 16, 3, padding=1),
+            BatchNorm("norm1", IDENTITY),
+            MaxPool("overlapping", 3, 2),  # 7x7
+            Activate("leaky", LEAKY_RELU),
+            Conv2d("conv2", 16, 3, padding=1),
+            BatchNorm("norm2", RELU),
+            AveragePool("mean", 3, 2),  # 3x3
+            Linear("classifier", 10),
+        ),
+    ),
     "mean-only": Network(
         "mean-only",
         Shape(16, 16, 3),
@@ -117,7 +134,7 @@ def test_gradients_are_those_of_autograd(name):
         assert 0.95 < np.linalg.norm(real) / np.linalg.norm(exact) < 1.05, tensor
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet", "mean-only"])
+@pytest.mark.parametrize("name", ["convnet", "resnet", "mean-only", "pools"])
 def test_gradients_of_16_bit_formats_are_those_of_float64(name):
     """The formulas are right, not only consistent: 1e-3 of autograd at the same maps.
 
