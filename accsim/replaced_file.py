@@ -1,5 +1,6 @@
 """A file that is either the old one or the complete new one, never half of either."""
 
+import errno
 import gzip
 import os
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ def replaced_file(out: Path) -> Iterator[BinaryIO]:
     """
     out = Path(os.path.abspath(out))
     if out.exists() and not out.is_file():
-        raise FileExistsError(f"{out.name!r} must be a file; choose another name")
+        raise OSError(errno.EINVAL, "not an ordinary file", str(out))
     try:
         scratch = NamedTemporaryFile(  # noqa: SIM115 (closed below, in either case)
             prefix=f".{out.name}.", dir=out.parent, delete=False
