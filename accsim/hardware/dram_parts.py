@@ -84,8 +84,8 @@ DDR4_CURRENTS = {
     (2666, 4, 8):  (65, 50, 65, 170, 195, 175, 3.0),
     (3200, 4, 8):  (75, 60, 75, 220, 235, 175, 3.0),  # continued from 2400 and 2666
 }
-DDR4_SOURCE = "JESD79-4B; currents of Micron's datasheet as in DRAMsim3"
-DDR4_CONTINUED = "JESD79-4B; currents: estimate, continued from 2400 and 2666 MT/s"
+DDR4_SOURCE = "JESD79-4B, checked with DRAMsim3; currents of Micron's datasheet as in DRAMsim3"
+DDR4_CONTINUED = "JESD79-4B, checked with DRAMsim3; currents: estimate, continued from 2400 and 2666"
 
 DDR3_NS: dict[str, tuple[float, int]] = {
     "nWTR_S": (7.5, 4), "nWTR_L": (7.5, 4), "nWR": (15.0, 1), "nRTP": (7.5, 4),
@@ -102,8 +102,8 @@ DDR3_CLOCKS = {  # name: tCK in ns, CL = nRCD = nRP, CWL, rate whose nanoseconds
     "DDR3_1600_4Gb_x16": (Fraction(5, 4), 11, 8, 1600),
 }
 DDR3_CURRENTS = (66, 32, 47, 235, 171, 235, 0.0)
-DDR3_SOURCE = "JESD79-3F; currents of Micron's MT41K256M16 at 1600 MT/s as in DRAMsim3"
-DDR3_SLOWER = f"{DDR3_SOURCE}, an upper bound; timings from memory, unchecked"
+DDR3_SOURCE = "JESD79-3F; currents of Micron's MT41K256M16-125 as in DRAMsim3"
+DDR3_SLOWER = f"{DDR3_SOURCE}, upper bound; timings from memory, unchecked"
 
 LPDDR4_NS: dict[str, tuple[float, int]] = {
     "nRCD": (18.0, 4), "nRP": (18.0, 3), "nRAS": (42.0, 3), "nRRD_S": (10.0, 4),
@@ -118,7 +118,7 @@ LPDDR4_CURRENTS = {  # of one channel of a chip; VDD is VDD2 and VPP is VDD1
     2400: (45, 27, 30, 213.75, 165, 90, 3.5),  # IDD4: the same energy a burst as at 3200
     3200: (45, 27, 30, 275, 210, 90, 3.5),
 }
-LPDDR4_SOURCE = "JESD209-4, two channels in step; currents of Micron's 3200 chip as in DRAMSys"
+LPDDR4_SOURCE = "JESD209-4, two channels in step; currents of Micron's chip as in DRAMSys"
 LPDDR4_SLOWER = f"{LPDDR4_SOURCE}; IDD4: estimate; latencies from memory, unchecked"
 # fmt: on
 
