@@ -109,10 +109,10 @@ class DramSpec:
                 raise ValueError(
                     f"{name} of {self.name} must be at least {other} ({least}), not {value}"
                 )
-        if self.nRC < self.nRAS + self.nRP:
+        if self.nRC < self.nRAS + self.nRP - 1:
             raise ValueError(
-                f"nRC of {self.name} must be at least nRAS + nRP ({self.nRAS + self.nRP}), "
-                f"not {self.nRC}: a bank cannot close and open sooner"
+                f"nRC of {self.name} must be at least nRAS + nRP - 1 "
+                f"({self.nRAS + self.nRP - 1}; each is rounded up), not {self.nRC}"
             )
         if self.nRTW + self.CWL < self.CL + self.nBL:
             raise ValueError(

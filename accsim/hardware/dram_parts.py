@@ -85,7 +85,7 @@ DDR4_CURRENTS = {
     (3200, 4, 8):  (75, 60, 75, 220, 235, 175, 3.0),  # continued from 2400 and 2666
 }
 DDR4_SOURCE = "JESD79-4B, checked with DRAMsim3; currents of Micron's datasheet as in DRAMsim3"
-DDR4_CONTINUED = "JESD79-4B, checked with DRAMsim3; currents: estimate, continued from 2400 and 2666"
+DDR4_CONTINUED = "JESD79-4B, checked with DRAMsim3; currents: estimate, from 2400 and 2666"
 
 DDR3_NS: dict[str, tuple[float, int]] = {
     "nWTR_S": (7.5, 4), "nWTR_L": (7.5, 4), "nWR": (15.0, 1), "nRTP": (7.5, 4),
