@@ -1,0 +1,89 @@
+"""The request trace of one training step: what its DMA engines ask of the memory, and when."""
+
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from accsim import engine
+from accsim.data.stream import SemiSupervisedStream
+from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.hardware.dram_replay import REQUEST_BYTES, Trace
+from accsim.passes import Passes
+from accsim.training.supervised import Supervised
+from accsim.workload import Workload, WorkloadError
+
+
+def passes_of(workload: Workload) -> Passes:
+    """The largest step of a workload: the teacher accepts every unlabelled sample.
+
+    Raises WorkloadError where the stream does not say how large its batches are.
+    """
+    stream = workload.data
+    if not isinstance(stream, SemiSupervisedStream):
+        raise WorkloadError(
+            f"data of the workload must be a SemiSupervisedStream, which has a fixed batch, not a "
+            f"{type(stream).__name__}"
+        )
+    labelled = stream.labelled_per_batch
+    if isinstance(workload.algorithm, Supervised):
+        return Passes(0, labelled, labelled, ema=False)
+    unlabelled = stream.unlabelled_per_batch
+    return Passes(unlabelled, labelled + unlabelled, labelled + unlabelled, ema=True)
+
+
+def record(workload: Workload) -> Trace:
+    """Simulate the largest step once and write down its requests, in the order of their offers.
+
+    A request is `REQUEST_BYTES` of one transfer, offered when the port of its DMA engine offers the
+    first of its bursts; arrivals are clocks of the accelerator's memory. Raises WorkloadError for a
+    workload whose tiles or tensors do not fit.
+    """
+    accelerator = workload.accelerator
+    try:
+        operations = workload.schedule.operations(
+            workload.network,
+            workload.numerics,
+            accelerator,
+            workload.dataflow,
+            passes_of(workload),
+        )
+    except ValueError as error:
+        raise WorkloadError(str(error)) from error
+    machine = engine._Machine(operations, accelerator)
+    dram: Any = machine.dram
+    transfer, heard = dram.transfer, []
+
+    def overheard(address: int, size_bytes: int, is_write: bool, interval_ps: int = 0):
+        heard.append((machine.env.now, address, size_bytes, is_write, interval_ps))
+        return transfer(address, size_bytes, is_write, interval_ps)
+
+    dram.transfer = overheard
+    machine.run()
+    return requests_of(np.array(heard, np.int64).reshape(-1, 5), accelerator)
+
+
+def requests_of(transfers: np.ndarray, accelerator: AcceleratorSpec) -> Trace:
+    """Requests of transfers int64[n, 5]: start in ps, address, bytes, is_write, interval in ps."""
+    dram = accelerator.dram
+    start_ps, address, size_bytes, is_write, interval_ps = transfers.T
+    first = address // REQUEST_BYTES
+    counts = (address + size_bytes - 1) // REQUEST_BYTES - first + 1
+    ends = np.cumsum(counts)
+    within = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
+    addresses = (np.repeat(first, counts) + within) * REQUEST_BYTES
+    before = addresses - np.repeat(address // dram.burst_bytes * dram.burst_bytes, counts)
+    bursts = np.maximum(before, 0) // dram.burst_bytes
+    offers_ps = np.repeat(start_ps, counts) + bursts * np.repeat(interval_ps, counts)
+    arrivals = -(-offers_ps // dram.tCK_ps)
+    order = np.argsort(arrivals, kind="stable")
+    writes = np.repeat(is_write != 0, counts)
+    return Trace(arrivals[order], addresses[order], writes[order])
+
+
+def write_requests(trace: Trace, file: BinaryIO) -> None:
+    """Write ``arrival address R|W`` a request: decimal cycle, hexadecimal address."""
+    lines = (
+        f"{arrival} {address:#x} {'RW'[is_write]}\n"
+        for arrival, address, is_write in zip(*(column.tolist() for column in trace), strict=True)
+    )
+    file.write("".join(lines).encode())
