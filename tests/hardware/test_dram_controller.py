@@ -10,7 +10,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accsim.hardware import dram_controller
+from accsim.hardware import dram_core
 from accsim.hardware.dram import (
     DDR3L_1050_4GBIT_X16,
     DDR4_2400_8GBIT_X8,
@@ -440,7 +440,8 @@ def test_a_stuck_request_is_named():
     memory.transfer(0x1000, 64, True)
     env.timeout(1000)
     env.run(until=1000)
-    memory._requests[dram_controller.WRITE, :, dram_controller.BLOCKERS] = 1  # by nobody
-    memory._queues[dram_controller.WRITE, dram_controller.BLOCKED] = 1
+    memory._cores[0].requests[dram_core.WRITE, :, dram_core.BLOCKERS] = 1  # by nobody
+    memory._cores[0].queues[dram_core.WRITE, dram_core.BLOCKED] = 1
+    memory._cores[0].chains[dram_core.WRITE, :, dram_core.READY_AT] = dram_core.NEVER
     with pytest.raises(RuntimeError, match="oldest write, of 0x1000, but no command"):
         env.run()
