@@ -222,9 +222,10 @@ def account(timeline, table: EnergyTable) -> EnergyAccount:
 def idle_account(idle_ps: int, accelerator: AcceleratorSpec, table: EnergyTable) -> dict[str, int]:
     """Attojoules by action of an idle machine: static power, precharged standby, refresh."""
     dram = accelerator.dram
-    refreshes = idle_ps // (dram.nREFI * dram.tCK_ps)
+    ranks = dram.channels * dram.ranks
+    refreshes = ranks * (idle_ps // (dram.nREFI * dram.tCK_ps))
     return {
         "static": idle_ps * watts_to_aj_per_ps(table["static"].joules),
-        "ddr_precharged": idle_ps * watts_to_aj_per_ps(table["ddr_precharged"].joules),
+        "ddr_precharged": ranks * idle_ps * watts_to_aj_per_ps(table["ddr_precharged"].joules),
         "ddr_refresh": refreshes * joules_to_aj(table["ddr_refresh"].joules),
     }

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from accsim import energy
@@ -98,3 +100,13 @@ def test_an_idle_second_costs_static_power_standby_and_refresh():
     assert account["static"] == 3 * AJ_PER_JOULE
     assert account["ddr_refresh"] == refreshes * round(dram.refresh_joules * AJ_PER_JOULE)
     assert account["ddr_precharged"] / AJ_PER_JOULE == pytest.approx(dram.precharged_watts)
+
+
+def test_every_idle_rank_stands_by_and_is_refreshed():
+    many = replace(MACHINE, dram=replace(MACHINE.dram, ranks=2, channels=2))
+    one, four = (energy.idle_account(10**12, machine, TABLE) for machine in (MACHINE, many))
+    assert four == {
+        "static": one["static"],
+        "ddr_precharged": 4 * one["ddr_precharged"],
+        "ddr_refresh": 4 * one["ddr_refresh"],
+    }
