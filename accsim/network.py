@@ -67,22 +67,44 @@ class Layer(ABC):
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """Convolution without bias (a batch norm follows): weights (kernel, kernel, in, out)."""
+    """Convolution without bias (a batch norm follows): weights (kernel, kernel, in, out).
+
+    With `groups`, as many convolutions side by side: each has its own channels of the input and of
+    the output, in order, and the weights are (kernel, kernel, in / groups, out). As many groups as
+    input channels make it depthwise.
+    """
 
     out_channels: int
     kernel: int = 3
     stride: int = 1
     padding: int = 0
+    groups: int = 1
 
     def __post_init__(self):
-        for name, least in (("out_channels", 1), ("kernel", 1), ("stride", 1), ("padding", 0)):
+        for name, least in (
+            ("out_channels", 1),
+            ("kernel", 1),
+            ("stride", 1),
+            ("padding", 0),
+            ("groups", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(
                     f"{name} of layer {self.name!r} must be at least {least}, "
                     f"not {getattr(self, name)}"
                 )
+        if self.out_channels % self.groups:
+            raise ValueError(
+                f"groups of layer {self.name!r} must divide its {self.out_channels} output "
+                f"channels, not be {self.groups}"
+            )
 
     def output_shape(self, shape):
+        if shape.channels % self.groups:
+            raise ValueError(
+                f"groups of layer {self.name!r} must divide its {shape.channels} input channels, "
+                f"not be {self.groups}"
+            )
         height = (shape.height + 2 * self.padding - self.kernel) // self.stride + 1
         width = (shape.width + 2 * self.padding - self.kernel) // self.stride + 1
         if height < 1 or width < 1:
@@ -93,10 +115,10 @@ class Conv2d(Layer):
         return Shape(height, width, self.out_channels)
 
     def weight_shape(self, shape):
-        return (self.kernel, self.kernel, shape.channels, self.out_channels)
+        return (self.kernel, self.kernel, shape.channels // self.groups, self.out_channels)
 
     def macs(self, shape):
-        return self.output_shape(shape).size * self.kernel**2 * shape.channels
+        return self.output_shape(shape).size * self.kernel**2 * (shape.channels // self.groups)
 
 
 @dataclass(frozen=True)
@@ -227,6 +249,11 @@ class Node:
     @property
     def weight_shape(self) -> tuple[int, ...]:
         return self.layer.weight_shape(self.input)
+
+    @property
+    def groups(self) -> int:
+        """Products side by side that the PE array makes of this layer."""
+        return self.layer.groups if isinstance(self.layer, Conv2d) else 1
 
     @property
     def weights(self) -> int:

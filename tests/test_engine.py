@@ -47,6 +47,20 @@ def network():
     return Network("small", Shape(16, 16, 3), layers)
 
 
+SEPARABLE = Network(
+    "separable",
+    Shape(12, 12, 3),
+    (
+        Conv2d("conv", 24, 3, padding=1),
+        Conv2d("depth", 24, 3, 2, 1, groups=24),
+        BatchNorm("norm", RELU),
+        Conv2d("grouped", 48, 3, padding=1, groups=2),
+        BatchNorm("norm2", RELU, 2),
+        Linear("fc", 10),
+    ),
+)
+
+
 def step(network, machine=MACHINE, schedule=None, dataflow=None, passes=STEP):
     operations = (schedule or SeparateEma()).operations(
         network, Numerics(), machine, dataflow or OutputStationary(), passes
@@ -280,7 +294,8 @@ def test_small_and_odd_machines_neither_stall_for_ever_nor_lose_a_byte(network, 
     dataflow = rng.choice([OutputStationary(), WeightStationary()])
     schedule = rng.choice([SeparateEma(), LayerwiseEma(), DeferredWriteback(2)])
     passes = Passes(rng.choice([0, 3]), 5, rng.choice([0, 2, 5]), rng.random() < 0.8)
-    check(step(network, machine, schedule, dataflow, passes).ledgers(network, passes))
+    for trained in (network, SEPARABLE):
+        check(step(trained, machine, schedule, dataflow, passes).ledgers(trained, passes))
 
 
 def test_the_waits_of_operations_are_those_of_their_units(network):

@@ -34,9 +34,25 @@ def test_shapes_and_words_by_hand():
     assert network.macs == 6 * 5 * 9 * 3 * 4 + 4 * 5
 
 
+def test_a_separable_pair_by_hand():
+    """Depthwise 9 weights a channel, pointwise 6 x 4; 24 pixels of each."""
+    layers = (Conv2d("depth", 6, 3, padding=1, groups=6), Conv2d("point", 4, 1))
+    network = Network("pair", Shape(4, 6, 6), layers)
+    assert [node.weight_shape for node in network.nodes] == [(3, 3, 1, 6), (1, 1, 6, 4)]
+    assert network.macs == 24 * (9 * 6 + 6 * 4)
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
+        (
+            lambda: Conv2d("conv", 6, 1, groups=4),
+            "groups of layer 'conv' must divide its 6 output channels, not be 4",
+        ),
+        (
+            lambda: Conv2d("conv", 6, 1, groups=3),
+            "groups of layer 'conv' must divide its 2 input channels, not be 3",
+        ),
         (lambda: MaxPool("pool", 0, 1), "size of layer 'pool' must be at least 1, not 0"),
         (lambda: AveragePool("pool", 2, 0), "stride of layer 'pool' must be at least 1, not 0"),
         (lambda: MaxPool("pool", 5, 1), "size of layer 'pool' must be at most the map 4x8x2"),

@@ -16,20 +16,20 @@ class OutputStationary(Dataflow):
     sums leave through the rows while the next fold streams.
     """
 
-    def cycles(self, array, m, n, k):
-        folds = ceil_div(m, array.rows) * ceil_div(n, array.columns)
+    def cycles(self, array, m, n, k, groups=1):
+        folds = groups * ceil_div(m, array.rows) * ceil_div(n, array.columns)
         one_fold = k + 2 * array.rows + array.columns + 3
         if array.overlap:
             return one_fold + (folds - 1) * max(k, array.rows)
         return folds * one_fold
 
-    def reads_bytes(self, array, m, n, k):
+    def reads_bytes(self, array, m, n, k, groups=1):
         inputs = m * k * ceil_div(n, array.columns)
         weights = k * n * ceil_div(m, array.rows)
-        return (inputs + weights) * array.operand_bytes
+        return groups * (inputs + weights) * array.operand_bytes
 
-    def writes_bytes(self, array, m, n, k):
-        return m * n * array.operand_bytes
+    def writes_bytes(self, array, m, n, k, groups=1):
+        return groups * m * n * array.operand_bytes
 
     def output_word_bytes(self, array, k):
         return array.operand_bytes

@@ -151,6 +151,30 @@ def cut(
     )
 
 
+def largest_block(channels: int, groups: int, most: int, columns: int) -> int:
+    """Output channels of a tile, `most` at most: whole groups, or whole folds of one group."""
+    each = channels // groups
+    if most >= each:
+        return min(most // each * each, channels)
+    return most // columns * columns
+
+
+def channel_blocks(channels: int, groups: int, block: int) -> tuple[tuple[int, int], ...]:
+    """First output channel and end of every tile; none has a part of a group and of another."""
+    span = channels // groups if groups > 1 and block < channels // groups else channels
+    return tuple(
+        (first, min(first + block, start + span))
+        for start in range(0, channels, span)
+        for first in range(start, start + span, block)
+    )
+
+
+def products(channels: int, groups: int, block: tuple[int, int]) -> tuple[int, int]:
+    """Output channels of one product, and how many products `block` holds."""
+    width, each = block[1] - block[0], channels // groups
+    return (each, width // each) if width > each else (width, 1)
+
+
 @dataclass(frozen=True)
 class Window:
     """Which source rows a band of target rows needs: a convolution, or its transpose."""
@@ -210,7 +234,10 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """A matrix product on the PE array that writes a map: forward, or backward_data."""
+    """A matrix product on the PE array that writes a map: forward, or backward_data.
+
+    Of a grouped layer it is `groups` products, each on its own channels of both maps.
+    """
 
     label: str  # for messages: layer and pass
     samples: int
@@ -221,6 +248,7 @@ class Product:
     window: Window
     k: int
     weights: Weights
+    groups: int = 1
 
     def plan(self, machine: AcceleratorSpec, dataflow: Dataflow) -> Plan:
         """Tiles in the loop order that moves the fewest bytes.
@@ -228,8 +256,8 @@ class Product:
         Raises ValueError naming the buffer that cannot hold one output row of one fold.
         """
         array, buffers = machine.pe_array, machine.buffers
-        channels = self.target_shape.channels
-        fold = min(channels, array.columns)
+        channels, groups = self.target_shape.channels, self.groups
+        fold = min(channels // groups, array.columns)
         source_row = self.source.tensor.sample_bytes // self.source_shape.height
         word = dataflow.output_word_bytes(array, self.k)
 
@@ -267,13 +295,13 @@ class Product:
             pixels = self.target_shape.height * self.target_shape.width
             return cut(self.samples, self.target_shape.height, fits, ceil_div(array.rows, pixels))
 
-        block = buffers.weight.tile_bytes // (self.k * array.operand_bytes)
-        block = channels if block >= channels else block // array.columns * array.columns
+        most = buffers.weight.tile_bytes // (self.k * array.operand_bytes)
+        block = largest_block(channels, groups, most, array.columns)
         cuts = {block: pieces(block)}
         while not cuts[block]:  # the output buffer wants a narrower block
-            block = max(fold, block // 2 // array.columns * array.columns)
+            block = max(fold, largest_block(channels, groups, block // 2, array.columns))
             cuts[block] = pieces(block)
-        blocks = [(first, min(first + block, channels)) for first in range(0, channels, block)]
+        blocks = channel_blocks(channels, groups, block)
 
         first_bytes = sum(size for _, size in self.weights.first)
         again_bytes = sum(size for _, size in self.weights.again)
@@ -328,20 +356,20 @@ class Product:
                 if piece != after[0]:
                     frees.append("input")
             m = piece.samples * piece.rows * self.target_shape.width
-            n = block[1] - block[0]
-            target = m * n * (self.target.tensor.sample_bytes // self.target_shape.size)
+            n, groups = products(channels, self.groups, block)
+            target = m * n * groups * (self.target.tensor.sample_bytes // self.target_shape.size)
             stores = (Transfer(self.target.tensor, written, target),)
             written += target
             tally.add(loads, early, () if self.target.on_chip else stores)
             tiles.append(
                 Tile(
-                    cycles=dataflow.cycles(array, m, n, self.k),
-                    macs=m * n * self.k,
+                    cycles=dataflow.cycles(array, m, n, self.k, groups),
+                    macs=m * n * self.k * groups,
                     vector_operations=blended,
-                    buffer_read_bytes=dataflow.reads_bytes(array, m, n, self.k)
+                    buffer_read_bytes=dataflow.reads_bytes(array, m, n, self.k, groups)
                     + sum(t.size_bytes for t in early)
                     + (0 if self.target.on_chip else target),
-                    buffer_write_bytes=dataflow.writes_bytes(array, m, n, self.k)
+                    buffer_write_bytes=dataflow.writes_bytes(array, m, n, self.k, groups)
                     + sum(t.size_bytes for t in loads),
                     loads=tuple(loads),
                     early_stores=early,
@@ -368,8 +396,9 @@ class GradientProduct:
     error: Operand
     error_shape: Shape
     window: Window
-    m: int  # kernel * kernel * input channels
+    m: int  # kernel * kernel * input channels of one group
     gradient: Operand
+    groups: int = 1
 
     def plan(self, machine: AcceleratorSpec, dataflow: Dataflow) -> Plan:
         """Tiles over samples for one block of output channels after the other.
@@ -379,7 +408,7 @@ class GradientProduct:
         array, buffers = machine.pe_array, machine.buffers
         channels = self.error_shape.channels
         word = self.gradient.tensor.size_bytes // (self.m * channels)
-        fold = min(channels, array.columns)
+        fold = min(channels // self.groups, array.columns)
         rows = self.error_shape.height
         error_row = self.error.tensor.sample_bytes // rows
         source_row = self.source.tensor.sample_bytes // self.source_shape.height
@@ -399,11 +428,10 @@ class GradientProduct:
         if not self.error.on_chip:
             require(self.label, "weight", buffers.weight, ceil_div(error_row * fold, channels))
 
-        block = buffers.gradient.tile_bytes // (self.m * word)
-        block = channels if block >= channels else block // array.columns * array.columns
+        most = buffers.gradient.tile_bytes // (self.m * word)
         if not self.error.on_chip:
-            wide = buffers.weight.tile_bytes * channels // error_row
-            block = min(block, wide if wide >= channels else wide // array.columns * array.columns)
+            most = min(most, buffers.weight.tile_bytes * channels // error_row)
+        block = largest_block(channels, self.groups, most, array.columns)
 
         def fits(samples: int, count: int) -> bool:
             return (
@@ -417,9 +445,9 @@ class GradientProduct:
         pieces = cut(self.samples, rows, fits, ceil_div(array.rows, rows * self.error_shape.width))
         tally = _Tally()
         tiles: list[Tile] = []
-        for first in range(0, channels, block):
-            n = min(block, channels - first)
-            size = self.m * n * word
+        for first, beyond in channel_blocks(channels, self.groups, block):
+            n, groups = products(channels, self.groups, (first, beyond))
+            size = self.m * n * groups * word
             for piece in pieces:
                 low, high = piece.span(self.source.tensor.sample_bytes)
                 if piece.rows != piece.of_rows:
@@ -429,7 +457,7 @@ class GradientProduct:
                 start, end = piece.span(self.error.tensor.sample_bytes)
                 start, part = (
                     start + (end - start) * first // channels,
-                    (end - start) * (first + n) // channels - (end - start) * first // channels,
+                    (end - start) * beyond // channels - (end - start) * first // channels,
                 )
                 loads, needs, held = [], [], []
                 for operand, offset, length, upto, buffer in (
@@ -455,9 +483,9 @@ class GradientProduct:
                 grown = 0 if piece is pieces[0] else size  # partial sums read back
                 tiles.append(
                     Tile(
-                        cycles=dataflow.cycles(array, self.m, n, k),
-                        macs=self.m * n * k,
-                        buffer_read_bytes=dataflow.reads_bytes(array, self.m, n, k)
+                        cycles=dataflow.cycles(array, self.m, n, k, groups),
+                        macs=self.m * n * k * groups,
+                        buffer_read_bytes=dataflow.reads_bytes(array, self.m, n, k, groups)
                         + grown
                         + (size if spill else 0),
                         buffer_write_bytes=moved + size,

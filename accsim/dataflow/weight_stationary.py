@@ -16,21 +16,21 @@ class WeightStationary(Dataflow):
     more than `rows` of k are partial: they wait in the output buffer as accumulator words.
     """
 
-    def cycles(self, array, m, n, k):
-        folds = ceil_div(k, array.rows) * ceil_div(n, array.columns)
+    def cycles(self, array, m, n, k, groups=1):
+        folds = groups * ceil_div(k, array.rows) * ceil_div(n, array.columns)
         stream = m + array.rows + array.columns + 5
         if array.overlap:
             return array.rows + (folds - 1) * max(m, array.rows) + stream
         return folds * (array.rows + stream)
 
-    def reads_bytes(self, array, m, n, k):
+    def reads_bytes(self, array, m, n, k, groups=1):
         inputs = m * k * ceil_div(n, array.columns) * array.operand_bytes
         weights = k * n * array.operand_bytes
         sums = m * n * (ceil_div(k, array.rows) - 1) * array.accumulator_bytes
-        return inputs + weights + sums
+        return groups * (inputs + weights + sums)
 
-    def writes_bytes(self, array, m, n, k):
-        return m * n * ceil_div(k, array.rows) * self.output_word_bytes(array, k)
+    def writes_bytes(self, array, m, n, k, groups=1):
+        return groups * m * n * ceil_div(k, array.rows) * self.output_word_bytes(array, k)
 
     def output_word_bytes(self, array, k):
         return array.accumulator_bytes if k > array.rows else array.operand_bytes

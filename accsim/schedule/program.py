@@ -50,7 +50,7 @@ class Operation:
     pass_name: str  # teacher_forward, student_forward, loss, backward_data, ...
     unit: str  # "pe_array" or "vector_unit"
     samples: int
-    gemm: tuple[int, int, int] | None  # m, n, k of the whole operation
+    gemm: tuple[int, int, int] | None  # m, n, k of the whole operation; of groups, n of all
     words: int  # of the vector unit; 0 for a matrix product
     reads: tuple[tuple[Tensor, int], ...]
     writes: tuple[tuple[Tensor, int], ...]
@@ -211,6 +211,7 @@ class Program:
                         window=product,
                         k=node.weights // node.output.channels,
                         weights=w(use),
+                        groups=node.groups,
                     )
 
                 self._draft(
@@ -363,6 +364,7 @@ class Program:
                 window=window,
                 k=node.weights // target_shape.channels,
                 weights=Weights(weights, weights),
+                groups=node.groups,
             )
 
         m = samples * target_shape.height * target_shape.width
@@ -389,6 +391,7 @@ class Program:
                 window=window,
                 m=m,
                 gradient=use(gradient, 1),
+                groups=node.groups,
             )
 
         self._draft(

@@ -80,7 +80,9 @@ class FloatTwin(nn.Module):
         match layer:
             case Conv2d():
                 weight = self[f"{node.name}.weight"].permute(3, 2, 0, 1)
-                return functional.conv2d(x, weight, stride=layer.stride, padding=layer.padding)
+                return functional.conv2d(
+                    x, weight, stride=layer.stride, padding=layer.padding, groups=layer.groups
+                )
             case Linear():
                 rows = x.permute(0, 2, 3, 1).flatten(1)
                 y = rows @ self[f"{node.name}.weight"].flatten(0, 2)

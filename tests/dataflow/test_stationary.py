@@ -92,3 +92,15 @@ def test_only_partial_sums_take_accumulator_words():
     assert WeightStationary().output_word_bytes(array, 8) == 1
     assert WeightStationary().output_word_bytes(array, 9) == 4
     assert OutputStationary().output_word_bytes(array, 900) == 1
+
+
+@pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary()])
+@pytest.mark.parametrize("overlap", [True, False])
+def test_groups_are_folds_of_their_own(dataflow, overlap):
+    """A depthwise layer of 16 channels takes the folds of one that fills 16 arrays' columns."""
+    array = PEArraySpec(8, 8, overlap=overlap)
+    wide = dataflow.cycles(array, 100, 16 * 8, 9)
+    assert dataflow.cycles(array, 100, 8, 9, groups=16) == wide
+    assert dataflow.cycles(array, 100, 1, 9, groups=16) == wide  # 7 columns of 8 stand idle
+    for count in (dataflow.reads_bytes, dataflow.writes_bytes):
+        assert count(array, 100, 1, 9, groups=16) == 16 * count(array, 100, 1, 9)

@@ -145,6 +145,40 @@ def test_layers_of_the_vector_unit_alone_are_charged(lower, machine):
     }
 
 
+def test_a_depthwise_layer_moves_and_multiplies_by_the_hand_count(lower, machine):
+    """8 channels of 6x6, kernels of 3x3: 72 weights, 72 products a pixel; the array takes 8 turns.
+
+    On 32 x 32 processing elements a fold holds 32 pixels of one channel: one column of 32 works.
+    """
+    layers = (
+        Conv2d("first", 8, 1),
+        Conv2d("depth", 8, 3, padding=1, groups=8),
+        Linear("fc", 3),
+    )
+    network = Network("separable", Shape(6, 6, 2), layers)
+    assert network.parameters == 16 + 72 + 36 * 8 * 3 + 3
+    passes = Passes(0, 4, 4, False)
+    operations = lower(SeparateEma(), machine, passes, network=network)
+    depth = {o.pass_name: o for o in operations if o.layer == "depth"}
+    assert moved(depth.values()) == {
+        ("student_forward", "activations"): (4 * 288, 4 * 288),
+        ("student_forward", "weights"): (72 * 2, 0),
+        ("backward_data", "error"): (4 * 288, 4 * 288),
+        ("backward_data", "weights"): (72 * 2, 0),
+        ("backward_weight", "activations"): (4 * 288, 0),
+        ("backward_weight", "error"): (4 * 288, 0),
+        ("update", "weights"): (72 * 2, 72 * 2),
+        ("update", "momentum"): (72 * 2, 72 * 2),
+    }
+    macs = macs_by_label(network, passes)
+    for name in ("student_forward", "backward_data", "backward_weight"):
+        counted = sum(tile.macs for tile in depth[name].tiles)
+        assert counted == 4 * 36 * 72 == macs[f"depth/{name}"]
+    rows = columns = 32
+    for tile in depth["student_forward"].tiles:  # one sample each: two folds a channel
+        assert tile.cycles == 9 + 2 * rows + columns + 3 + (8 * 2 - 1) * rows
+
+
 def test_tiles_move_the_bytes_of_their_operation(lower, machine):
     for operation in lower(SeparateEma(), machine, STEP):
         loads, stores = Counter(), Counter()
