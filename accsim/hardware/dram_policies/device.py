@@ -64,7 +64,7 @@ def command(device, at, code, bank, row):
     rank = device.timing.nodes[bank, 0]
     issue(device.timing, device.ready, device.history, len(device.active), bank, code, at)
     device.counts[code] += 1
-    if code == RD or code == WR:
+    if code in (RD, WR):
         device.served[bank] += 1
     elif code == ACT:
         device.row[bank] = row
@@ -103,7 +103,7 @@ def with_room(device):
 
 
 def replayed(spec: DramSpec, device: Device, is_write, outcome) -> Replay:
-    """The result of a core's run: `outcome` is row hits, cycle of the end, sum of read latencies."""
+    """Result of a core's run; `outcome`: row hits, cycle of the end, sum of read latencies."""
     row_hits, end, latency = outcome
     reads = len(is_write) - int(is_write.sum())
     still_open = device.open_banks > 0

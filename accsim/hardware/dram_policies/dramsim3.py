@@ -91,7 +91,7 @@ def _play(device, asked, refresh_interval, read_cycles, write_cycles):
         if command_at == now:
             stale = True
             request = queue[bank, place]
-            if code == RD or code == WR:
+            if code in (RD, WR):
                 row_hits += device.served[bank] > 0
                 done[request] = now + (read_cycles if code == RD else write_cycles)
                 end = max(end, done[request])
