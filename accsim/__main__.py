@@ -1,10 +1,11 @@
 """The command line: arguments in, path of the report out."""
 
 import ast
+import json
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from accsim import __version__
+from accsim import __version__, memory, step_trace
 from accsim.data import DataError, available
 from accsim.hardware import boards as board_presets
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.ledger import LedgerError
+from accsim.replaced_file import replaced_file
 from accsim.report.answer import summary_table
 from accsim.report.comparison import compare_table
 from accsim.run import Status, compare, open_dataset, run
@@ -42,7 +44,7 @@ def told_in_one_sentence() -> Iterator[None]:
     """Turn the errors that users make into one sentence each."""
     try:
         yield
-    except (WorkloadError, DataError, LedgerError) as error:
+    except (WorkloadError, DataError, LedgerError, memory.MemoryChoiceError) as error:
         raise UserError(str(error)) from error
     except FileExistsError as error:
         raise UserError(f"--out {error}") from error
@@ -148,6 +150,67 @@ def data_command(data):
         found = "yes" if row.found else "no"
         table.add_row(row.name, found, row.kind, f"{row.images:,}" if row.images else "", row.where)
     console.print(table)
+
+
+@main.group("dram")
+def dram_group():
+    """Memory parts, and requests replayed on one of them."""
+
+
+@dram_group.command("parts")
+def parts_command():
+    """List the memory parts that --part knows by name."""
+    console.print(memory.parts_table())
+
+
+@dram_group.command("replay")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--part", required=True, help="Name of a part, or a DRAMsim3 preset (.ini).")
+@click.option(
+    "--mapping",
+    help="row_bank_column, row_column_bank, or an order of fields such as rochrababgco."
+    "  [default: the preset's, else row_column_bank]",
+)
+@click.option(
+    "--policy", default="frfcfs", show_default=True, help="frfcfs, dramsim3 or ramulator2."
+)
+@click.option("--ranks", type=int, help="Ranks on the channel.  [default: the preset's, else 1]")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+@click.option(
+    "--commands", type=click.Path(path_type=Path), help="File (.csv, .csv.gz) for every command."
+)
+def replay_command(trace, part, mapping, policy, ranks, as_json, commands):
+    """Replay TRACE, a line `arrival address R|W` a request of 64 bytes, on one memory."""
+    with told_in_one_sentence():
+        spec, order = memory.chosen(part, mapping, ranks)
+        controller = memory.policy(policy)
+        with replaced_file(commands) if commands else nullcontext() as file:
+            done = memory.replay(trace, spec, order, controller, record=file is not None)
+            if file is not None:
+                memory.write_commands(done.commands, file)
+    if as_json:
+        click.echo(json.dumps(memory.document(spec, done), indent=2))
+    else:
+        console.print(memory.replay_table(spec, done))
+
+
+@dram_group.command("trace")
+@click.argument("workload", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="File (.gz: compressed) to write."
+)
+def trace_command(workload, out):
+    """Write the memory requests of WORKLOAD's largest training step, for `replay`."""
+    with told_in_one_sentence():
+        chosen = read_workload(workload)
+        with replaced_file(out) as file:
+            trace = step_trace.record(chosen)
+            step_trace.write_requests(trace, file)
+    click.echo(
+        f"{len(trace.arrivals):,} requests of one step on {chosen.accelerator.name}; its memory is "
+        f"--part {chosen.accelerator.dram.name} --mapping row_column_bank"
+    )
+    click.echo(out)
 
 
 def overridden(workload: Workload, steps: int | None, seed: int | None) -> Workload:

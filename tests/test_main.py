@@ -1,5 +1,7 @@
 """The command line: what it prints, and one sentence with exit status 2 for every mistake."""
 
+import gzip
+import json
 import re
 import tarfile
 
@@ -40,6 +42,90 @@ def test_boards_and_data_are_listed(tmp_path):
     listed = call("data", "--data", tmp_path)
     assert listed.exit_code == 0
     assert "cifar10" in listed.output
+
+
+def test_memory_parts_are_listed():
+    listed = call("dram", "parts")
+    assert listed.exit_code == 0
+    assert "DDR4_2400_8Gb_x16" in listed.output
+
+
+def test_a_replay_prints_its_numbers_or_json(tmp_path):
+    trace = written(tmp_path, "0 0x0 R\n5 0x2000 W\n")
+    options = ("--part", "DDR4_2400_8Gb_x16", "--mapping", "row_bank_column", "--ranks", 1)
+    for policy in ("frfcfs", "dramsim3", "ramulator2"):
+        replayed = call("dram", "replay", trace, *options, "--policy", policy, "--json")
+        assert replayed.exit_code == 0, replayed.output
+        told = json.loads(replayed.output)
+        assert (told["requests"], told["act_commands"]) == (2, 2)
+        assert told["energy_nJ"]["total"] > told["energy_nJ"]["act_pre"] > 0
+    assert "read latency" in call("dram", "replay", trace, *options).output
+
+
+def test_a_replay_of_a_preset_takes_its_mapping_and_writes_its_commands(tmp_path):
+    preset = tmp_path / "memory.ini"
+    preset.write_text(
+        """
+        [dram_structure]
+        protocol = DDR3
+        bankgroups = 1
+        banks_per_group = 8
+        rows = 32768
+        columns = 1024
+        device_width = 16
+        BL = 8
+        [timing]
+        tCK = 1.25
+        CL = 11
+        CWL = 8
+        tRCD = 11
+        tRP = 11
+        tRAS = 28
+        tRFC = 208
+        tREFI = 6240
+        tRRD_S = 6
+        tRRD_L = 6
+        tWTR_S = 6
+        tWTR_L = 6
+        tFAW = 32
+        tWR = 12
+        tRTP = 6
+        tCCD_S = 4
+        tCCD_L = 4
+        tRTRS = 1
+        [power]
+        VDD = 1.35
+        IDD0 = 66
+        IDD2N = 32
+        IDD3N = 47
+        IDD4W = 171
+        IDD4R = 235
+        IDD5AB = 235
+        [system]
+        channel_size = 2048
+        bus_width = 64
+        address_mapping = rorababgchco
+        """.replace("        ", "")
+    )
+    trace, commands = tmp_path / "trace.gz", tmp_path / "commands.csv"
+    trace.write_bytes(gzip.compress(b"0 0x4000 R\n"))
+    replayed = call("dram", "replay", trace, "--part", preset, "--commands", commands)
+    assert replayed.exit_code == 0, replayed.output
+    header, act, _ = commands.read_text().splitlines()
+    assert header == "cycle,command,rank,bank_group,bank,row"
+    assert act.split(",")[1:] == ["ACT", "0", "0", "2", "0"]  # 8 KiB rows: the third bank
+
+
+def test_a_step_s_requests_can_be_replayed(write_workload, tmp_path):
+    out = tmp_path / "step.trace.gz"
+    wrote = call("dram", "trace", write_workload(accelerator="boards.ZCU104"), "--out", out)
+    assert wrote.exit_code == 0, wrote.output
+    assert wrote.output.splitlines()[-1] == str(out)
+    requests = int(wrote.output.split()[0].replace(",", ""))
+    options = wrote.output.splitlines()[0].split("its memory is ")[1].split()
+    replayed = call("dram", "replay", out, *options, "--json")
+    assert replayed.exit_code == 0, replayed.output
+    assert json.loads(replayed.output)["requests"] == requests
 
 
 def truncated_archive(folder):
@@ -102,7 +188,76 @@ def mistakes():
             lambda w, t: ["run", w(), "--out", written(t, "mine").parent],
             "must be new, empty or an earlier report",
         ),
+        (
+            "malformed request",
+            lambda w, t: replay(written(t, "0 0x0 R\n7 0x40 read\n")),
+            "wrong.py, line 2: a request must be a decimal arrival",
+        ),
+        (
+            "request beyond the memory",
+            lambda w, t: replay(written(t, "0 0x100000000 R\n")),
+            "line 1: the request must lie within the 4294967296 bytes of DDR4_2400_8Gb_x16",
+        ),
+        ("empty trace", lambda w, t: replay(written(t, "")), "at least one request"),
+        ("no such trace", lambda w, t: replay(t / "none"), "cannot write or read"),
+        (
+            "unknown part",
+            lambda w, t: replay(written(t, "0 0x0 R\n"), part="DDR4_2400_8Gb_x32"),
+            "part must be a known one, such as DDR4_2400_8Gb_x8",
+        ),
+        (
+            "unknown mapping",
+            lambda w, t: replay(written(t, "0 0x0 R\n"), mapping="bank_row"),
+            "mapping must be row_bank_column, row_column_bank or each of",
+        ),
+        (
+            "unknown policy",
+            lambda w, t: replay(written(t, "0 0x0 R\n"), policy="fcfs"),
+            "policy must be one of frfcfs, dramsim3, ramulator2, not 'fcfs'",
+        ),
+        (
+            "three ranks",
+            lambda w, t: replay(written(t, "0 0x0 R\n"), ranks=3),
+            "ranks of DDR4_2400_8Gb_x16 must be 1 or 2, not 3",
+        ),
+        (
+            "preset that is not there",
+            lambda w, t: replay(written(t, "0 0x0 R\n"), part=t / "none.ini"),
+            "cannot write or read",
+        ),
+        (
+            "unwritable commands",
+            lambda w, t: replay(written(t, "0 0x0 R\n"), commands=t / "none" / "commands"),
+            "cannot write or read",
+        ),
+        (
+            "bad trace with commands",
+            lambda w, t: replay(written(t, "0 0x0\n"), commands="commands.csv"),
+            "line 1: a request must be",
+        ),
+        (
+            "unwritable trace",
+            lambda w, t: ["dram", "trace", w(), "--out", t / "none" / "trace"],
+            "cannot write or read",
+        ),
+        (
+            "trace over a folder",
+            lambda w, t: ["dram", "trace", w(), "--out", t],
+            "not an ordinary file; choose another place",
+        ),
+        (
+            "trace of a workload that does not fit",
+            lambda w, t: ["dram", "trace", w(accelerator=small_buffer), "--out", "step.trace"],
+            "input",
+        ),
     ]  # fmt: skip
+
+
+def replay(trace, **options):
+    """Arguments of a replay; by default of a known part."""
+    options = {"part": "DDR4_2400_8Gb_x16", **options}
+    pairs = ((f"--{name}", value) for name, value in options.items())
+    return ["dram", "replay", trace, *(word for pair in pairs for word in pair)]
 
 
 def written(folder, text):
