@@ -25,14 +25,17 @@ from accsim.kernels.gemm import (
     ROWS,
     SUM_LIMIT,
     WORD,
+    interleave_vector,
     multiply_narrow_tile,
     multiply_wide_tile,
+    round_vector,
 )
 
-ROUNDED_LIMIT = 2**30  # leaves room for the noise that rounds a sum, shifts being 30 at most
-CHUNKS = 8  # partial gradients at most; fixed, so that memory does not depend on the threads
-FOLD_BYTES = 1 << 19  # images that one product goes through, so many that they stay in the cache
-PARTIAL_WORDS = 1 << 19  # words of all partial gradients together, where there are several
+PARTS = 8  # of the pixels of a pointwise product; fixed, whatever the threads
+BLOCK_PIXELS = 64  # outputs that go through a panel of weights before the next is loaded
+CHANNEL_BLOCK = 16  # channels of the input whose weight gradients are summed together
+SHORT_ROW = 12  # pixels below which the ends of rows cost more than to multiply by zeros there
+RUN_PIXELS = 192  # pixels of a run of which both operands stay in the first-level cache
 HIGH_BITS = 8  # a 16-bit right operand may be split: value = high * 2**8 + low
 LEAST_AT_ONCE = 32  # products of one 32-bit sum below which the right operand is split
 
@@ -50,7 +53,7 @@ def plan_sums(
     left_limit: int,
     right_limit: int,
     accumulator_bits: int,
-    largest_sum: int = SUM_LIMIT,
+    right_norm: int | None = None,
 ) -> Sums:
     """Bounds from the shape: which sums are exact in 32 bits, and whether the accumulator wraps.
 
@@ -59,11 +62,11 @@ def plan_sums(
     products : terms of one sum
     left_limit, right_limit : largest magnitudes of the operands
     accumulator_bits : width of the modelled accumulator, 2 to 64; it wraps in two's complement
-    largest_sum : what 32-bit sums may reach; less than they can hold where they are then rounded
+    right_norm : largest sum of magnitudes of right operands in one sum, where it is known
     """
-    bound = products * left_limit * right_limit
+    bound = left_limit * (products * right_limit if right_norm is None else right_norm)
     wrap_bits = 0 if bound.bit_length() < accumulator_bits else accumulator_bits
-    if bound <= largest_sum and not wrap_bits:
+    if bound <= SUM_LIMIT and not wrap_bits:
         return Sums(1, 0, 0)
     if max(left_limit, right_limit) <= limit_of(8):
         left_limit += BYTE_OFFSET  # as bytes are stored
@@ -82,69 +85,128 @@ class Product(NamedTuple):
     overflowed: int = 0  # sums that the accumulator could not hold
 
 
-def forward(x, weights, stride, padding, shift, key, limit, accumulator_bits=32) -> Product:
+def forward(
+    x,
+    weights,
+    stride,
+    padding,
+    shift,
+    key,
+    limit,
+    accumulator_bits=32,
+    groups=1,
+    finer=None,
+) -> Product:
     """Convolution ``y = x * weights``, shifted right, rounded and saturated.
 
     Parameters
     ----------
     x : int8 or int16 [N, H, W, C]
-    weights : int8 or int16 [R, R, C, K]
+    weights : int8 or int16 [R, R, C / groups, K]
     stride, padding : of the window
     shift : right shift of the exact sums, 0 to 30
     key : random key of stochastic rounding, or the code of a `fixed_point.Rounding`
     limit : largest output code; outputs are int16 where it is above 127
     accumulator_bits : width at which sums wrap
+    groups : of channels; C for a depthwise convolution
+    finer : int32[K], further right shift of every output, whose weights are so many bits finer;
+        all shifts stay within 30, and `Product.largest` counts after this part of them
     """
-    limits = _limits(x, weights)
-    x, weights = _same_width(x, weights)
     kernel = weights.shape[0]
     rows, columns = ((size + 2 * padding - kernel) // stride + 1 for size in x.shape[1:3])
-    shape = (len(x), rows, columns, weights.shape[3])
-    if kernel == 1 and stride == 1 and not padding:
-        x = _merged(x)
-        rows, columns = x.shape[1:3]
-    inside = (len(x), rows, columns, shape[3])
-    sums = plan_sums(kernel * kernel * x.shape[3], *limits, accumulator_bits, ROUNDED_LIMIT)
-    channels = _round_up(x.shape[3], _group(x))
-    padded = pad_map(x, _left(x), padding, padding, padding, padding, 1, channels)
-    packed, corrections = pack_weights(weights, sums.planes, channels, _lanes(shape[3]))
-    product = _convolve(padded, packed, corrections, stride, inside, shift, key, limit, sums)
-    return product._replace(values=product.values.reshape(shape))
+    shape = len(x), rows, columns, weights.shape[3]
+    borders = padding, padding, padding, padding
+    rounding = shift, finer, key, limit
+    return _convolve(
+        x, weights, False, borders, 1, stride, shape, rounding, accumulator_bits, groups
+    )
 
 
 def backward_data(
-    dy, weights, stride, padding, height, width, shift, key, limit, accumulator_bits=32
+    dy,
+    weights,
+    stride,
+    padding,
+    height,
+    width,
+    shift,
+    key,
+    limit,
+    accumulator_bits=32,
+    groups=1,
+    finer=None,
 ) -> Product:
     """Error of the layer's input, [N, height, width, C], shifted right, rounded and saturated.
 
     Parameters
     ----------
     dy : int8 or int16 [N, P, Q, K], the error of its output
-    weights : int8 or int16 [R, R, C, K] as in `forward`
+    weights : int8 or int16 [R, R, C / groups, K] as in `forward`
     height, width : of the input map
-    stride, padding, shift, key, limit, accumulator_bits : as in `forward`
+    stride, padding, shift, key, limit, accumulator_bits, groups : as in `forward`
+    finer : int32[C], as in `forward`, of every input channel
     """
-    limits = _limits(dy, weights)
-    dy, weights = _same_width(dy, weights)
     kernel = weights.shape[0]
-    shape = (len(dy), height, width, weights.shape[2])
-    if kernel == 1 and stride == 1 and not padding:
-        dy = _merged(dy)
-        height, width = dy.shape[1:3]
-    inside = (len(dy), height, width, shape[3])
+    shape = len(dy), height, width, weights.shape[2] * groups
     before = kernel - 1 - padding
     below = height - ((dy.shape[1] - 1) * stride + 1) + padding
     right = width - ((dy.shape[2] - 1) * stride + 1) + padding
-    sums = plan_sums(kernel * kernel * dy.shape[3], *limits, accumulator_bits, ROUNDED_LIMIT)
-    channels = _round_up(dy.shape[3], _group(dy))
-    padded = pad_map(dy, _left(dy), before, before, below, right, stride, channels)
-    packed, corrections = pack_flipped_weights(weights, sums.planes, channels, _lanes(shape[3]))
-    product = _convolve(padded, packed, corrections, 1, inside, shift, key, limit, sums)
-    return product._replace(values=product.values.reshape(shape))
+    borders = before, before, below, right
+    rounding = shift, finer, key, limit
+    return _convolve(
+        dy, weights, True, borders, stride, 1, shape, rounding, accumulator_bits, groups
+    )
 
 
-def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32):
-    """Gradient of the weights, int32[kernel, kernel, C, K], its exponent, and overflows.
+def _convolve(
+    x, weights, flipped, borders, dilation, stride, shape, rounding, accumulator_bits, groups
+):
+    """`forward`, or `backward_data` with the weights flipped and the map dilated.
+
+    Parameters
+    ----------
+    borders : zero rows and columns above, left, below and right of `x`
+    shape : of the result
+    rounding : shift, finer, key and limit
+    """
+    shift, finer, key, limit = rounding
+    limits = _limits(x, weights)
+    bytes_ = x.itemsize == weights.itemsize == 1
+    if not bytes_:
+        weights = weights.astype(np.int16)
+    if weights.shape[0] == 1 and dilation == stride == 1 and not any(borders):
+        x = _merged(x)
+    images = len(x)
+    rows, columns = (
+        ((size - 1) * dilation + before + after + 1 - weights.shape[0]) // stride + 1
+        for size, before, after in zip(x.shape[1:3], borders[:2], borders[2:], strict=True)
+    )
+    group_inputs = x.shape[3] // groups
+    terms = weights.shape[0] ** 2 * group_inputs
+    sums = plan_sums(terms, *limits, accumulator_bits)
+    if sums.at_once:  # the weights are rarely all at their largest
+        norm = largest_norm(weights, flipped, groups)
+        sums = plan_sums(terms, *limits, accumulator_bits, norm)
+    group = WORD // weights.itemsize
+    channels = _round_up(x.shape[3], group)
+    padded = pad_map(x, _carrier(bytes_, True), *borders, dilation, channels)
+    lanes = _lanes(shape[3] // groups)
+    packed, starts, corrections = pack(weights, flipped, groups, sums.planes, channels, lanes)
+    fine = np.zeros(len(corrections), np.int32)
+    if finer is not None:
+        fine[: len(finer)] = finer
+    y = np.empty((images, rows, columns, shape[3]), np.int8 if limit <= 127 else np.int16)
+    common = padded, packed, starts, corrections, stride, shift + fine, key, limit, y
+    if sums.at_once:
+        steps = max(1, sums.at_once // group)
+        largest, *seen = convolve_exact(*common, steps, sums.wrap_bits)
+    else:
+        largest, *seen = convolve(*common)
+    return Product(y.reshape(shape), int((largest >> fine).max()), *seen)
+
+
+def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32, groups=1):
+    """Gradient of the weights, int32[kernel, kernel, C / groups, K], its exponent, and overflows.
 
     Parameters
     ----------
@@ -152,6 +214,7 @@ def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32):
     dy : int8 or int16 [N, P, Q, K], the error of its output
     kernel, stride, padding : of the layer's window
     accumulator_bits : width at which sums wrap
+    groups : as in `forward`
 
     Returns
     -------
@@ -159,38 +222,35 @@ def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32):
     exponent : 0 where the exact sums fit 32 bits, as those of 8-bit maps nearly always do
     overflowed : sums that the accumulator could not hold
     """
-    limits = _limits(x, dy)
-    x, dy = _same_width(x, dy)
     images, rows, columns, outputs = dy.shape
-    sums = plan_sums(images * rows * columns, *limits, accumulator_bits)
-    offset = BYTE_OFFSET if x.dtype == np.int8 else 0
-    left = interleave_images(x, _left(x), offset, padding, padding, x.shape[3])
-    lanes = _lanes(outputs)
-    channels = _round_up(outputs, lanes)
-    parts = [
-        interleave_images(part, part[:0].ravel(), 0, 0, 0, channels)
-        for part in (split_bytes(dy) if sums.planes == 2 else (dy,))
-    ]
-    right = np.stack(parts) if sums.planes == 2 else parts[0][None]
+    sums = plan_sums(images * rows * columns, *_limits(x, dy), accumulator_bits)
+    bytes_ = x.itemsize == dy.itemsize == 1
+    offset = BYTE_OFFSET if bytes_ else 0
+    lanes = _lanes(outputs // groups)
+    block = min(CHANNEL_BLOCK, x.shape[3])
+    left = interleave_images(x, _carrier(bytes_, True), offset, padding, padding, block)
+    joined = stride == 1 and (kernel == 1 or columns < SHORT_ROW)
+    gap = kernel - 1 if joined else 0  # the rows of both operands then follow each other
+    right = _stacked(
+        [
+            interleave_images(part, _carrier(bytes_, False), 0, 0, gap, lanes)
+            for part in (split_bytes(dy) if sums.planes == 2 else (dy,))
+        ]
+    )
+    if joined:
+        right = right.reshape(*right.shape[:3], 1, -1, *right.shape[5:])
     corrections = output_sums(dy) * offset
-    rest = stride, kernel, x.shape[3], lanes
+    shape = kernel, kernel, x.shape[3] // groups, outputs
+    common = left, right, corrections, stride, groups
     if not sums.at_once:  # modulo 2**32, as the sums themselves
-        return correlate(left, right, corrections.astype(np.int32), *rest), 0, 0
-    steps = max(1, sums.at_once // _group(x))
-    totals = correlate_exact(left, right, corrections, *rest, steps)
+        gradient = np.empty(shape, np.int32)
+        correlate(*common, 0, gradient)
+        return gradient, 0, 0
+    totals = np.empty(shape, np.int64)
+    correlate(*common, max(1, sums.at_once // left.shape[5]), totals)
     totals, overflowed = wrap(totals, sums.wrap_bits)
     shift = narrowing_shift(int(np.abs(totals).max()), 32)
     return round_shift(totals, shift).astype(np.int32), shift, overflowed
-
-
-def _convolve(padded, packed, corrections, stride, shape, shift, key, limit, sums):
-    """`convolve` to a map of `shape`, with the sums that `plan_sums` chose."""
-    y = np.empty(shape, np.int8 if limit <= 127 else np.int16)
-    common = padded, packed, corrections, stride, shift, key, limit, y
-    if not sums.at_once:
-        return Product(y, *convolve(*common))
-    group = WORD // padded.itemsize
-    return Product(y, *convolve_exact(*common, max(1, sums.at_once // group), sums.wrap_bits))
 
 
 @njit(cache=True, parallel=True)
@@ -242,171 +302,257 @@ def _pad_image(x, offset, top, left, dilation, padded):
                     padded[row, left + w * dilation, c] = x[inside // dilation, w, c] + offset
 
 
-@njit(cache=True, parallel=True)
-def pack_weights(weights, planes, channels, lanes):
+def pack(weights, flipped, groups, planes, channels, lanes):
     """Weights in the order in which the micro-kernel reads them, and what bytes' offsets add.
+
+    A tile of outputs meets the input channels of its own groups only, from `starts` on; where it
+    has several groups, zeros stand between channels and outputs that do not belong together.
 
     Parameters
     ----------
-    weights : int8 or int16 [R, S, C, K]
+    weights : int8 or int16 [R, S, C / groups, K]
+    flipped : for the backward-data convolution: taps rotated, C and K swapped
+    groups : of channels
     planes : 2 to split 16-bit weights into low and high bytes, else 1
     channels : C rounded up to a whole lane
     lanes : columns of a tile, 16 or 32
 
     Returns
     -------
-    packed : [planes, K/lanes, R, S, channels/g, lanes, g], zero where there is no weight; g = 4
-        bytes or 2 words
+    packed : uint32[planes, K/lanes, R, S, B/g, lanes] of g values each, g = 4 bytes or 2 words; B
+        input channels
+    starts : int64[K/lanes], the first of these channels
     corrections : int32[K rounded up], 128 times the sum of each output's bytes; 0 for words
     """
+    group = WORD // weights.itemsize
+    parts = split_bytes(weights) if planes == 2 else (weights,)
+    if flipped and groups == 1:
+        rest = ((0, 0),) * 3 + ((0, -weights.shape[3] % group),)
+        whole = [np.pad(part, rest) if rest[3][1] else part for part in parts]
+        packed = [_pack_flipped(part, part.view(np.uint32), lanes) for part in whole]
+        starts = np.zeros(packed[0][0].shape[0], np.int64)
+    else:
+        whole = [_flipped(part, groups) if flipped else part for part in parts]
+        starts, block = _blocks(whole[0], groups, channels, lanes)
+        packed = [_pack(part, groups, starts, block // group, lanes) for part in whole]
+    return _stacked([part for part, _ in packed]), starts, packed[0][1]
+
+
+def _flipped(weights, groups):
+    """Weights of the backward-data convolution: [R, R, C / groups, K] -> [R, R, K / groups, C]."""
+    height, width, inputs, outputs = weights.shape
+    apart = weights[::-1, ::-1].reshape(height, width, inputs, groups, outputs // groups)
+    swapped = apart.transpose(0, 1, 4, 3, 2)
+    return np.ascontiguousarray(swapped).reshape(height, width, -1, groups * inputs)
+
+
+def _blocks(weights, groups, channels, lanes):
+    """First input channel of every tile of outputs, and how many it takes."""
+    inputs, outputs = weights.shape[2:]
+    of_group = outputs // groups
+    firsts = np.arange(0, outputs, lanes)
+    lasts = np.minimum(firsts + lanes, outputs) - 1
+    starts = firsts // of_group * inputs
+    block = int(((lasts // of_group + 1) * inputs - starts).max())
+    block = _round_up(block, WORD // weights.itemsize)
+    return np.minimum(starts, channels - block), block
+
+
+@njit(cache=True, parallel=True)
+def _pack(weights, groups, starts, words, lanes):
+    """`pack` of one plane, not flipped."""
     height, width, inputs, outputs = weights.shape
     group = WORD // weights.itemsize
-    tiles = (outputs + lanes - 1) // lanes
-    shape = (planes, tiles, height, width, channels // group, lanes, group)
-    packed = np.zeros(shape, weights.dtype)
+    runs = _runs(groups, outputs, lanes)
+    packed = np.zeros((len(starts), height, width, words, lanes), np.uint32)
+    sums = np.zeros((height * width, len(starts) * lanes), np.int32)
+    for tap in prange(height * width):
+        r, s = tap // width, tap % width
+        for first, last, of_group in runs:
+            place = of_group * inputs - starts[first // lanes]
+            for word in range(place // group, (place + inputs - 1) // group + 1):
+                line = np.zeros(last - first, np.uint32)
+                for c in range(max(word * group, place), min((word + 1) * group, place + inputs)):
+                    source = weights[r, s, c - place, first:last]
+                    _pack_channel(source, 8 * weights.itemsize, c % group, line, sums[tap, first:])
+                for begin in range(first, last, lanes):
+                    t, end = begin // lanes, min(begin + lanes, last)
+                    target = packed[t, r, s, word, begin - t * lanes : end - t * lanes]
+                    target[:] = line[begin - first : end - first]
+    return packed, sums.sum(0).astype(np.int32)
+
+
+@njit(cache=True)
+def _runs(groups, outputs, lanes):
+    """Runs of outputs that meet the same channels: first, last + 1, and their group.
+
+    Of several groups, a run stays in its tile; int64[runs, 3]
+    """
+    if groups == 1:
+        return np.array([[0, outputs, 0]])
+    of_group = outputs // groups
+    runs = []
+    first = 0
+    while first < outputs:
+        last = min((first // of_group + 1) * of_group, (first // lanes + 1) * lanes, outputs)
+        runs.append((first, last, first // of_group))
+        first = last
+    return np.array(runs)
+
+
+@njit(cache=True)
+def _pack_channel(source, bits, place, packed, corrections):
+    """Values of one channel into their place in the words, and what their offset adds."""
+    mask = np.uint32(0xFF if bits == 8 else 0xFFFF)
+    offset = np.int32(BYTE_OFFSET if bits == 8 else 0)
+    left = np.uint32(bits * place)
+    for k in range(len(packed)):
+        packed[k] |= np.uint32(np.uint32(np.uint32(source[k]) & mask) << left)
+        corrections[k] = np.int32(corrections[k] + np.int32(offset * np.int32(source[k])))
+
+
+@njit(cache=True, parallel=True)
+def _pack_flipped(weights, words, lanes):
+    """`pack` of one plane of one group, flipped; `words` are the same memory, whole lanes."""
+    height, width, inputs, groups = words.shape
+    tiles = (inputs + lanes - 1) // lanes
+    packed = np.zeros((tiles, height, width, groups, lanes), np.uint32)
     corrections = np.zeros(tiles * lanes, np.int32)
-    offset = BYTE_OFFSET if weights.itemsize == 1 else 0
     for t in prange(tiles):
         start = t * lanes
-        used = min(lanes, outputs - start)
+        used = min(lanes, inputs - start)
         for r in range(height):
             for s in range(width):
-                for c in range(0, inputs, group):
-                    if planes == 1 and group == 4 and c + 4 <= inputs:
-                        _pack_four(
-                            weights[r, s, c : c + 4], start, packed[0, t, r, s, c // 4, :used]
-                        )
-                        continue
-                    for j in range(min(group, inputs - c)):
-                        for plane in range(planes):
-                            target = packed[plane, t, r, s, c // group]
-                            for k in range(used):
-                                value = weights[r, s, c + j, start + k]
-                                target[k, j] = _plane(value, plane, planes)
-                for c in range(inputs):
-                    sums = corrections[start : start + used]
-                    source = weights[r, s, c, start : start + used]
-                    for k in range(used):
-                        sums[k] += offset * np.int32(source[k])
+                r_source, s_source = height - 1 - r, width - 1 - s
+                block = words[r_source, s_source, start : start + used]
+                for g in range(groups):
+                    for lane in range(used):
+                        packed[t, r, s, g, np.uint64(lane)] = block[np.uint64(lane), g]
+                if weights.itemsize == 1:
+                    for lane in range(used):
+                        row = weights[r_source, s_source, start + lane]
+                        corrections[start + lane] += BYTE_OFFSET * _sum(row)
     return packed, corrections
 
 
 @njit(cache=True)
-def _pack_four(weights, start, packed):
-    """Four input channels side by side; four stores beside each other become one vector's."""
-    for k in range(len(packed)):
-        place = np.uint64(start + k)
-        packed[k, 0] = weights[0, place]
-        packed[k, 1] = weights[1, place]
-        packed[k, 2] = weights[2, place]
-        packed[k, 3] = weights[3, place]
+def _sum(row):
+    total = np.int32(0)
+    for k in range(len(row)):
+        total = np.int32(total + np.int32(row[k]))
+    return total
+
+
+def largest_norm(weights, flipped, groups) -> int:
+    """Largest sum of magnitudes of the weights of one output: of K, or flipped, of C."""
+    sizes = np.abs(weights.astype(np.int64)).sum((0, 1))
+    if not flipped:
+        return int(sizes.sum(0).max())
+    return int(sizes.reshape(len(sizes), groups, -1).sum(2).max())
 
 
 @njit(cache=True, parallel=True)
-def pack_flipped_weights(weights, planes, channels, lanes):
-    """`pack_weights` of the backward-data convolution: taps rotated, channels swapped.
-
-    weights[R, S, C, K] -> packed [planes, C/lanes, R, S, channels/g, lanes, g], corrections;
-    `channels` is K rounded up to a whole lane.
-    """
-    height, width, inputs, outputs = weights.shape
-    group = WORD // weights.itemsize
-    tiles = (inputs + lanes - 1) // lanes
-    shape = (planes, tiles, height, width, channels // group, lanes, group)
-    packed = np.zeros(shape, weights.dtype)
-    corrections = np.zeros(tiles * lanes, np.int32)
-    offset = BYTE_OFFSET if weights.itemsize == 1 else 0
-    for t in prange(tiles):
-        start = t * lanes
-        for r in range(height):
-            for s in range(width):
-                for lane in range(min(lanes, inputs - start)):
-                    source = weights[height - 1 - r, width - 1 - s, start + lane]
-                    total = np.int32(0)
-                    for k in range(outputs):
-                        total += np.int32(source[k])
-                    corrections[start + lane] += offset * total
-                    for plane in range(planes):
-                        target = packed[plane, t, r, s, :, lane]
-                        for g in range((outputs + group - 1) // group):
-                            for j in range(min(group, outputs - g * group)):
-                                value = source[np.uint64(g * group + j)]
-                                target[g, j] = _plane(value, plane, planes)
-    return packed, corrections
-
-
-@njit(cache=True, inline="always")
-def _plane(value, plane, planes):
-    """`value` itself, or its low or high byte: ``value = high * 2**8 + low``."""
-    if planes == 1:
-        return value
-    return value & ((1 << HIGH_BITS) - 1) if plane == 0 else value >> HIGH_BITS
-
-
-@njit(cache=True, parallel=True)
-def convolve(padded, packed, corrections, stride, shift, key, limit, y):
+def convolve(padded, packed, starts, corrections, stride, shifts, key, limit, y):
     """Convolution of a padded map whose sums fit 32 bits, rounded and saturated into `y`.
 
     Parameters
     ----------
     padded : uint8 or int16 [N, H, W, C], see `pad_map`
-    packed, corrections : see `pack_weights`, one plane
+    packed, starts, corrections : see `pack`; one plane
     stride : step of the window
-    shift, key, limit : as in `forward`
+    shifts : int32[K rounded up], the right shift of every output
+    key, limit : as in `forward`
     y : int8 or int16 [N, P, Q, K], overwritten
 
     Returns
     -------
-    largest, saturated : see `Product`
+    largest : int32[K rounded up], magnitudes of the sums
+    saturated : see `Product`
     """
     images = len(padded)
-    largest = np.zeros(images, np.int32)
+    largest = np.zeros((images, len(shifts)), np.int32)
     saturated = np.zeros(images, np.int64)
     for n in prange(images):
-        largest[n], saturated[n] = _convolve_image(
-            padded[n], packed[0], corrections, stride, shift, key, n * y[n].size, limit, y[n]
+        saturated[n] = _convolve_image(
+            padded[n],
+            packed[0],
+            starts,
+            corrections,
+            stride,
+            shifts,
+            key,
+            n * y[n].size,
+            limit,
+            y[n],
+            largest[n],
         )
-    return largest.max(), saturated.sum()
+    for n in range(1, images):
+        largest[0] = np.maximum(largest[0], largest[n])
+    return largest[0], saturated.sum()
 
 
 @njit(cache=True)
-def _convolve_image(padded, packed, corrections, stride, shift, key, first_index, limit, y):
-    """One image of `convolve`."""
+def _convolve_image(
+    padded, packed, starts, corrections, stride, shifts, key, first_index, limit, y, largest
+):
+    """One image of `convolve`; outputs clipped."""
     _, width, channels = padded.shape
-    tiles, kernel_rows, kernel_columns, groups, lanes, _ = packed.shape
+    tiles, kernel_rows, kernel_columns, groups, lanes = packed.shape
     rows, columns, outputs = y.shape
     pixels = rows * columns
     pixel_bytes = channels * padded.itemsize
     flat = y.reshape(pixels, outputs)
-    taps = np.arange(kernel_rows) * (width * pixel_bytes)
-    inner = kernel_columns * groups
-    panel = kernel_rows * inner * lanes * WORD
+    taps, inner = _taps(kernel_rows, kernel_columns, groups, width, pixel_bytes)
+    panel = len(taps) * inner * lanes * WORD
     tile = np.empty((ROWS, lanes), np.int32)
+    clipped = np.zeros(lanes, np.int32)
     row_bytes, column_bytes = width * stride * pixel_bytes, stride * pixel_bytes
     offsets = _window_offsets(rows, columns, row_bytes, column_bytes)
-    largest = np.int32(0)
-    clipped = 0
-    for first in range(0, pixels, ROWS):
+    for block in range(0, pixels, BLOCK_PIXELS):
         for t in range(tiles):
-            _multiply(
-                padded,
-                0,
-                offsets[first:],
-                WORD,
-                taps,
-                packed.ctypes.data + t * panel,
-                lanes * WORD,
-                kernel_rows,
-                inner,
-                tile,
-                0,
-            )
-            biggest, lost = _round_tile(
-                tile, corrections, t * lanes, first, shift, key, first_index, limit, flat
-            )
-            largest = max(largest, biggest)
-            clipped += lost
-    return largest, clipped
+            for first in range(block, min(block + BLOCK_PIXELS, pixels), ROWS):
+                _multiply(
+                    lanes,
+                    padded,
+                    starts[t] * padded.itemsize,
+                    offsets.ctypes.data + 8 * first,
+                    WORD,
+                    taps.ctypes.data,
+                    packed.ctypes.data + t * panel,
+                    lanes * WORD,
+                    len(taps),
+                    inner,
+                    tile.ctypes.data,
+                    0,
+                )
+                _round_tile(
+                    tile,
+                    corrections,
+                    t * lanes,
+                    first,
+                    shifts,
+                    key,
+                    first_index,
+                    limit,
+                    flat,
+                    largest,
+                    clipped,
+                )
+    return clipped.sum()
+
+
+@njit(cache=True)
+def _taps(rows, columns, words, width, pixel_bytes):
+    """Where the taps of a window begin, in bytes, and the words from there on that lie together.
+
+    A row of taps is one piece where every output meets all channels.
+    """
+    whole = words * WORD == pixel_bytes
+    starts = np.empty(rows if whole else rows * columns, np.int64)
+    for tap in range(len(starts)):
+        r, s = (tap, 0) if whole else (tap // columns, tap % columns)
+        starts[tap] = (r * width + s) * pixel_bytes
+    return starts, columns * words if whole else words
 
 
 @njit(cache=True)
@@ -423,188 +569,207 @@ def _window_offsets(rows, columns, row_bytes, column_bytes):
 
 @njit(cache=True, inline="always")
 def _multiply(
-    left, start, offsets, left_step, starts, right, right_step, outer_count, inner_count, tile, add
+    lanes,
+    left,
+    start,
+    offsets,
+    left_step,
+    starts,
+    right,
+    right_step,
+    outer_count,
+    inner_count,
+    tile,
+    add,
 ):
-    """`gemm.multiply_tile` of the tile's width."""
-    if tile.shape[1] == LANES:
+    """`gemm.multiply_narrow_tile` or its wide twin."""
+    if lanes == LANES:
         multiply_narrow_tile(
             left,
             start,
-            offsets.ctypes.data,
+            offsets,
             left_step,
-            starts.ctypes.data,
+            starts,
             right,
             right_step,
             outer_count,
             inner_count,
-            tile.ctypes.data,
+            tile,
             add,
         )
     else:
         multiply_wide_tile(
             left,
             start,
-            offsets.ctypes.data,
+            offsets,
             left_step,
-            starts.ctypes.data,
+            starts,
             right,
             right_step,
             outer_count,
             inner_count,
-            tile.ctypes.data,
+            tile,
             add,
         )
 
 
-@njit(cache=True)
-def _round_tile(tile, corrections, start, first, shift, key, first_index, limit, flat):
+@njit(cache=True, forceinline=True)
+def _round_tile(
+    tile, corrections, start, first, shifts, key, first_index, limit, flat, largest, clipped
+):
     """Round a tile's sums into pixels `first`... and outputs `start`... of `flat`; and count."""
     pixels, outputs = flat.shape
-    rows = min(ROWS, pixels - first)
-    used = min(tile.shape[1], outputs - start)
-    index = first_index + first * outputs + start
-    if key >= 0:
-        return _round_rows(
-            tile, corrections, start, first, rows, used, shift, key, index, limit, flat, 0
-        )
-    if key == HALF_UP:
-        return _round_rows(
-            tile, corrections, start, first, rows, used, shift, key, index, limit, flat, 1
-        )
-    return _round_rows(
-        tile, corrections, start, first, rows, used, shift, key, index, limit, flat, 2
-    )
-
-
-@njit(cache=True, inline="always")
-def _round_rows(tile, corrections, start, first, rows, used, shift, key, index, limit, flat, kind):
-    """`_round_tile` for one kind of rounding, a constant: 0 stochastic, 1 half up, 2 any other.
-
-    Runs of 16 become one vector each: their indices are unsigned because a signed sum of indices
-    might be negative, which numba would have to wrap around, element by element.
-    """
-    outputs = flat.shape[1]
-    bits, top = np.int32(shift), np.int32(limit)
-    half = np.int32((np.int64(1) << shift) >> 1)
-    largest = np.int32(0)
-    clipped = np.int32(0)
-    for m in range(rows):
-        row = np.uint64(first + m)
-        for lane in range(0, used, LANES):
-            counter = np.uint32((index + m * outputs + lane) & 0xFFFFFFFF)
-            for k in range(LANES if used - lane >= LANES else used - lane):
-                column, place = np.uint64(lane + k), np.uint64(start + lane + k)
-                total = np.int32(tile[m, column] - corrections[place])
-                largest = max(largest, np.int32(abs(total)))
-                noise = half
-                if kind == 0:
-                    random = hash32(np.uint32(counter + np.uint32(k)) ^ np.uint32(key))
-                    noise = np.int32((random >> np.uint32(1)) >> np.uint32(31 - shift))
-                if kind == 2:
-                    noise = noise32(total, key, 0, shift)
-                wide = np.int32(np.int32(total + noise) >> bits)
-                narrow = saturate32(wide, top)
-                clipped += np.int32(wide != narrow)
-                flat[row, place] = narrow
-    return largest, clipped
+    lanes = tile.shape[1]
+    used = min(lanes, outputs - start)
+    vectors = key >= HALF_UP  # nearly always; the other roundings go one by one
+    for m in range(min(ROWS, pixels - first)):
+        row = (first + m) * outputs + start
+        done = 0
+        while vectors and done + LANES <= used:
+            round_vector(
+                tile.ctypes.data + (m * lanes + done) * WORD,
+                corrections.ctypes.data + (start + done) * WORD,
+                first_index + row + done,
+                key,
+                shifts.ctypes.data + (start + done) * WORD,
+                limit,
+                largest.ctypes.data + (start + done) * WORD,
+                clipped.ctypes.data + done * WORD,
+                flat,
+                row + done,
+            )
+            done += LANES
+        for k in range(done, used):
+            total = np.int32(tile[m, k] - corrections[start + k])
+            largest[start + k] = max(largest[start + k], np.int32(abs(total)))
+            shift = np.int32(shifts[start + k])
+            noise = noise32(total, key, np.uint32((first_index + row + k) & 0xFFFFFFFF), shift)
+            fraction = np.int32(total & np.int32((np.int32(1) << shift) - np.int32(1)))
+            carry = np.int32(np.int32(fraction + noise) >> shift)
+            wide = np.int32(np.int32(total >> shift) + carry)
+            narrow = saturate32(wide, np.int32(limit))
+            clipped[k] += np.int32(wide != narrow)
+            flat[first + m, start + k] = narrow
 
 
 @njit(cache=True, parallel=True)
-def convolve_exact(padded, packed, corrections, stride, shift, key, limit, y, steps, wrap_bits):
+def convolve_exact(
+    padded, packed, starts, corrections, stride, shifts, key, limit, y, steps, wrap_bits
+):
     """`convolve` with 64-bit totals of 32-bit sums of `steps` lanes each.
 
     Returns
     -------
-    largest, saturated, overflowed : see `Product`
+    largest : int64[K rounded up], magnitudes of the sums
+    saturated, overflowed : see `Product`
     """
     images, _, width, channels = padded.shape
-    planes, tiles, kernel_rows, kernel_columns, groups, lanes, _ = packed.shape
+    planes, tiles, kernel_rows, kernel_columns, groups, lanes = packed.shape
     _, rows, columns, outputs = y.shape
     pixels = rows * columns
     pixel_bytes = channels * padded.itemsize
-    inner = kernel_columns * groups
-    panel = kernel_rows * inner * lanes * WORD
-    largest = np.zeros(images, np.int64)
-    saturated = np.zeros(images, np.int64)
-    overflowed = np.zeros(images, np.int64)
+    largest = np.zeros((images, len(shifts)), np.int64)
+    seen = np.zeros((images, 2), np.int64)
     for n in prange(images):
         tile = np.empty((ROWS, lanes), np.int32)
         totals = np.empty((ROWS, lanes), np.int64)
         row_bytes, column_bytes = width * stride * pixel_bytes, stride * pixel_bytes
         offsets = _window_offsets(rows, columns, row_bytes, column_bytes)
-        tap = np.zeros(1, np.int64)
+        taps, inner = _taps(kernel_rows, kernel_columns, groups, width, pixel_bytes)
+        panel = len(taps) * inner * lanes * WORD
         flat = y[n].reshape(pixels, outputs)
         for first in range(0, pixels, ROWS):
             for t in range(tiles):
                 totals[:] = 0
                 for plane in range(planes):
                     base = packed.ctypes.data + (plane * tiles + t) * panel
-                    for r in range(kernel_rows):
+                    for tap in range(len(taps)):
                         for i in range(0, inner, steps):
                             _multiply(
+                                lanes,
                                 padded[n],
-                                r * width * pixel_bytes + i * WORD,
-                                offsets[first:],
+                                starts[t] * padded.itemsize + i * WORD,
+                                offsets.ctypes.data + 8 * first,
                                 WORD,
-                                tap,
-                                base + (r * inner + i) * lanes * WORD,
+                                taps.ctypes.data + 8 * tap,
+                                base + (tap * inner + i) * lanes * WORD,
                                 lanes * WORD,
                                 1,
                                 min(steps, inner - i),
-                                tile,
+                                tile.ctypes.data,
                                 0,
                             )
-                            for m in range(ROWS):
-                                for k in range(lanes):
-                                    totals[m, k] += np.int64(tile[m, k]) << (HIGH_BITS * plane)
-                seen = _round_totals(
+                            _add_plane(totals, tile, HIGH_BITS * plane)
+                _round_totals(
                     totals,
                     corrections,
                     t * lanes,
                     first,
-                    shift,
+                    shifts,
                     key,
                     n * pixels * outputs,
                     limit,
                     wrap_bits,
                     flat,
+                    largest[n],
+                    seen[n],
                 )
-                largest[n] = max(largest[n], seen[0])
-                saturated[n] += seen[1]
-                overflowed[n] += seen[2]
-    return largest.max(), saturated.sum(), overflowed.sum()
+    for n in range(1, images):
+        largest[0] = np.maximum(largest[0], largest[n])
+    return largest[0], seen[:, 0].sum(), seen[:, 1].sum()
+
+
+@njit(cache=True)
+def _add_plane(totals, tile, left):
+    """Add a tile of 32-bit sums, shifted left, to its totals."""
+    wide, narrow = totals.ravel(), tile.ravel()
+    for i in range(len(wide)):
+        wide[i] += np.int64(narrow[i]) << left
 
 
 @njit(cache=True)
 def _round_totals(
-    totals, corrections, start, first, shift, key, first_index, limit, wrap_bits, flat
+    totals,
+    corrections,
+    start,
+    first,
+    shifts,
+    key,
+    first_index,
+    limit,
+    wrap_bits,
+    flat,
+    largest,
+    seen,
 ):
-    """`_round_tile` of 64-bit totals; largest magnitude, clipped outputs and overflows."""
+    """`_round_tile` of 64-bit totals; adds outputs clipped and sums overflowed to `seen`."""
     pixels, outputs = flat.shape
     used = min(totals.shape[1], outputs - start)
-    largest, clipped, overflowed = 0, 0, 0
+    clipped, overflowed = 0, 0
     for m in range(min(ROWS, pixels - first)):
         row = np.uint64(first + m)
         for k in range(used):
-            exact = totals[m, k] - corrections[np.uint64(start + k)]
+            place = np.uint64(start + k)
+            exact = totals[m, k] - corrections[place]
             total = _wrapped(exact, wrap_bits)
             overflowed += total != exact
-            largest = max(largest, abs(total))
+            largest[place] = max(largest[place], abs(total))
             totals[m, k] = total
         counter = np.uint32((first_index + (first + m) * outputs + start) & 0xFFFFFFFF)
-        if key >= 0 and shift <= 32:
+        if key >= 0:
             for k in range(used):
+                shift = np.int64(shifts[np.uint64(start + k)])
                 random = hash32(np.uint32(counter + np.uint32(k)) ^ np.uint32(key))
                 totals[m, k] = (totals[m, k] + (np.int64(random) >> (32 - shift))) >> shift
         else:
             for k in range(used):
-                random = hash32(np.uint32(counter + np.uint32(k)) ^ np.uint32(key))
-                totals[m, k] = round64(totals[m, k], shift, key, random)
+                totals[m, k] = round64(totals[m, k], np.int64(shifts[np.uint64(start + k)]), key, 0)
         for k in range(used):
             narrow = min(max(totals[m, k], -limit), limit)
             clipped += narrow != totals[m, k]
             flat[row, np.uint64(start + k)] = narrow
-    return largest, clipped, overflowed
+    seen[0] += clipped
+    seen[1] += overflowed
 
 
 @njit(cache=True, inline="always")
@@ -626,59 +791,56 @@ def wrap(totals, bits):
 
 
 @njit(cache=True, parallel=True)
-def interleave_images(x, carrier, offset, before, after, channels):
-    """Groups of images side by side, so that a 32-bit lane holds one value of each.
+def interleave_images(x, carrier, offset, border, gap, block):
+    """Blocks of channels, with groups of images side by side in 32-bit lanes.
 
     Parameters
     ----------
     x : int8 or int16 [N, H, W, C]
     carrier : empty array of the result's type
     offset : added to every value: 128 for bytes of a left operand, else 0
-    before, after : zero rows and columns around the map
-    channels : C or more; the rest is zero
+    border : zero rows above and below the map, and zero columns left of it
+    gap : zero columns right of it
+    block : channels of a block: 16, 32, or at most as many as there are
 
     Returns
     -------
-    [ceil(N/g), before + H + after, before + W + after, channels, g], g = 4 bytes or 2 words
+    [ceil(C/block), ceil(N/g), border + H + border, border + W + gap, block, g], g = 4 bytes or 2
+        words; channels beyond C are zero, and as much as an image follows that may be read
     """
-    images, height, width, _used = x.shape
+    images, height, width, channels = x.shape
     group = WORD // carrier.itemsize
     groups = (images + group - 1) // group
-    shape = (groups, before + height + after, before + width + after, channels, group)
-    mixed = np.empty(shape, carrier.dtype)
+    blocks = (channels + block - 1) // block
+    shape = (blocks, groups, height + 2 * border, border + width + gap, block, group)
+    size = blocks * groups * shape[2] * shape[3] * block * group
+    mixed = np.empty(size + size // (blocks * groups), carrier.dtype)[:size].reshape(shape)
     for g in prange(groups):
-        _interleave_group(x[g * group : (g + 1) * group], offset, before, mixed[g])
+        _interleave_group(x, g, offset, border, gap, mixed)
     return mixed
 
 
 @njit(cache=True)
-def _interleave_group(x, offset, before, mixed):
-    images, height, width, used = x.shape
-    mixed[:] = offset
-    if images == 4 == mixed.shape[3]:  # four stores side by side become one vector's
-        for h in range(height):
-            for w in range(width):
-                target = mixed[before + h, before + w]
-                for c in range(used):
-                    target[c, 0] = x[0, h, w, c] + offset
-                    target[c, 1] = x[1, h, w, c] + offset
-                    target[c, 2] = x[2, h, w, c] + offset
-                    target[c, 3] = x[3, h, w, c] + offset
-        return
-    if images == 2 == mixed.shape[3]:
-        for h in range(height):
-            for w in range(width):
-                target = mixed[before + h, before + w]
-                for c in range(used):
-                    target[c, 0] = x[0, h, w, c] + offset
-                    target[c, 1] = x[1, h, w, c] + offset
-        return
-    for i in range(images):
-        for h in range(height):
-            for w in range(width):
-                target = mixed[before + h, before + w]
-                for c in range(used):
-                    target[c, i] = x[i, h, w, c] + offset
+def _interleave_group(x, g, offset, border, gap, mixed):
+    """Group `g` of images of `interleave_images`."""
+    images, height, width, channels = x.shape
+    blocks, _groups, _rows, _columns, block, group = mixed.shape
+    first = g * group
+    if border or gap or first + group > images or blocks * block > channels:
+        for b in range(blocks):
+            mixed[b, g].reshape(-1)[:] = offset
+    whole = channels - channels % LANES if first + group <= images else 0
+    image = height * width * channels
+    for h in range(height):
+        for w in range(width):
+            pixel = ((first * height + h) * width + w) * channels
+            for c in range(0, whole, LANES):
+                target = mixed[c // block, g, border + h, border + w]
+                interleave_vector(x, pixel + c, image, offset, target, c % block * group)
+            for c in range(whole, channels):
+                target = mixed[c // block, g, border + h, border + w, c % block]
+                for i in range(min(group, images - first)):
+                    target[i] = x[first + i, h, w, c] + offset
 
 
 @njit(cache=True)
@@ -699,125 +861,87 @@ def output_sums(dy):
 
 
 @njit(cache=True, parallel=True)
-def correlate(x, dy, corrections, stride, kernel, inputs, lanes):
-    """Weight gradient: the correlation of the layer's input with its output's error, in 32 bits.
+def correlate(x, dy, corrections, stride, groups, steps, gradient):
+    """Weight gradient: the correlation of the layer's input with its output's error.
 
     Parameters
     ----------
-    x : [G, H, W, C, g], padded and interleaved, a left operand
-    dy : [1, G, P, Q, K', g], interleaved, a right operand; K' a multiple of `lanes`
-    corrections : int32[K], what the left operand's offset adds, modulo 2**32
-    stride, kernel : of the layer's window
-    inputs : C
-    lanes : columns of a tile, 16 or 32
-
-    Returns
-    -------
-    int32[kernel, kernel, C, K]
+    x : [B, G, H, W, block, g], see `interleave_images`, padded, a left operand
+    dy : [planes, K/lanes, G, P, Q, lanes, g], interleaved, a right operand
+    corrections : int64[K], what the left operand's offset adds
+    stride : of the layer's window
+    groups : of channels
+    steps : lanes that one 32-bit sum may add up, for int64 gradients; 0 for int32 gradients
+    gradient : int32 (modulo 2**32) or int64 [R, R, C / groups, K], overwritten
     """
-    groups, height, width = x.shape[:3]
-    _, _, rows, columns, padded_outputs, _ = dy.shape
-    outputs = len(corrections)
-    line = kernel * inputs  # (tap column, channel) pairs: neighbours in memory
-    blocks = (line + ROWS - 1) // ROWS
-    tiles = padded_outputs // lanes
-    size = kernel * blocks * tiles * ROWS * lanes
-    chunks = min(CHUNKS, groups, max(1, PARTIAL_WORDS // size))
-    parts = 1 if chunks > 1 else blocks  # few weights: split the images; many: the weights
-    partial = np.empty((chunks, kernel, blocks, tiles, ROWS, lanes), np.int32)
-    image = height * width * inputs * WORD
-    fold = max(1, FOLD_BYTES // (image + rows * columns * padded_outputs * WORD))
+    tiles, blocks, size = dy.shape[1], len(x), x.shape[4]
+    kernel, _, inputs, outputs = gradient.shape
+    lanes = dy.shape[5]
+    of_group = outputs // groups
+    for task in prange(tiles * kernel * blocks):
+        t, r, block = task // (kernel * blocks), task // blocks % kernel, task % blocks
+        end = min((t + 1) * lanes, outputs)
+        channels = block * size, min((block + 1) * size, inputs * groups)
+        first = max(t * lanes // of_group * inputs, channels[0])
+        last = min(((end - 1) // of_group + 1) * inputs, channels[1])
+        if first < last:
+            sums = _correlate_block(x[block], dy[:, t], stride, r, kernel, steps, gradient)
+            for c in range(first, last):  # those that meet the outputs of this tile
+                begin = max(t * lanes, c // inputs * of_group)
+                for s in range(kernel):
+                    line = sums[s * size + c - channels[0]]
+                    target = gradient[r, s, c % inputs]
+                    for k in range(begin, min(end, (c // inputs + 1) * of_group)):
+                        target[k] = line[k - t * lanes] - corrections[k]
+
+
+@njit(cache=True)
+def _correlate_block(x, dy, stride, r, kernel, steps, gradient):
+    """Sums of one row of taps, a block of channels and a tile: [kernel * block, lanes].
+
+    Pixels are taken in runs so short that both operands stay in the first-level cache while all
+    rows of taps and channels go over them.
+    """
+    groups, _height, width, block, _ = x.shape
+    planes, _, rows, columns, lanes, _ = dy.shape
+    lines = (kernel * block + ROWS - 1) // ROWS * ROWS
+    pixel = block * WORD
+    sums = np.zeros((lines, lanes), gradient.dtype)
+    tile = np.empty((ROWS, lanes), np.int32)
+    offsets = np.minimum(np.arange(lines), kernel * block - 1) * WORD + r * width * pixel
     starts = np.empty(groups * rows, np.int64)  # of every row of every group
     for g in range(groups):
         for p in range(rows):
-            starts[g * rows + p] = g * image + p * stride * width * inputs * WORD
-    for task in prange(chunks * kernel * parts):
-        chunk, rest = task // (kernel * parts), task % (kernel * parts)
-        r, part = rest // parts, rest % parts
-        offsets = np.empty(ROWS, np.int64)
-        first, last = chunk * groups // chunks, (chunk + 1) * groups // chunks
-        for g in range(first, last, fold):
-            right = dy.ctypes.data + g * rows * columns * padded_outputs * WORD
-            for block in range(part * blocks // parts, (part + 1) * blocks // parts):
-                for m in range(ROWS):
-                    place = min(block * ROWS + m, line - 1)
-                    offsets[m] = (r * width * inputs + place) * WORD
-                for t in range(tiles):
+            starts[g * rows + p] = g * x[0].size * x.itemsize + p * stride * width * pixel
+    most = min(steps, RUN_PIXELS) if steps else RUN_PIXELS
+    rows_at_once, columns_at_once = max(1, most // columns), min(columns, most)
+    for plane in range(planes):
+        for p in range(0, len(starts), rows_at_once):
+            for q in range(0, columns, columns_at_once):
+                right = dy[plane].ctypes.data + (p * columns + q) * lanes * WORD
+                for line in range(0, lines, ROWS):
                     _multiply(
+                        lanes,
                         x,
-                        0,
-                        offsets,
-                        stride * inputs * WORD,
-                        starts[g * rows :],
-                        right + t * lanes * WORD,
-                        padded_outputs * WORD,
-                        min(fold, last - g) * rows,
-                        columns,
-                        partial[chunk, r, block, t],
-                        g > first,
+                        q * stride * pixel,
+                        offsets.ctypes.data + 8 * line,
+                        stride * pixel,
+                        starts.ctypes.data + 8 * p,
+                        right,
+                        lanes * WORD,
+                        min(rows_at_once, len(starts) - p),
+                        min(columns_at_once, columns - q),
+                        tile.ctypes.data if steps else sums.ctypes.data + line * lanes * WORD,
+                        steps == 0,
                     )
-    gradient = np.empty((kernel, line, outputs), np.int32)
-    for task in prange(kernel * blocks):
-        r, block = task // blocks, task % blocks
-        for m in range(min(ROWS, line - block * ROWS)):
-            for t in range(tiles):
-                total = partial[0, r, block, t, m]
-                for chunk in range(1, chunks):
-                    total += partial[chunk, r, block, t, m]
-                start = t * lanes
-                for k in range(min(lanes, outputs - start)):
-                    value = total[k] - corrections[start + k]
-                    gradient[r, block * ROWS + m, start + k] = value
-    return gradient.reshape(kernel, kernel, inputs, outputs)
+                    if steps:
+                        _add_plane(sums[line : line + ROWS], tile, HIGH_BITS * plane)
+    return sums
 
 
-@njit(cache=True, parallel=True)
-def correlate_exact(x, dy, corrections, stride, kernel, inputs, lanes, steps):
-    """`correlate` in 64 bits, from 32-bit sums of `steps` lanes each: int64 gradient."""
-    groups, _height, width = x.shape[:3]
-    planes, _, rows, columns, padded_outputs, _ = dy.shape
-    outputs = len(corrections)
-    line = kernel * inputs
-    blocks = (line + ROWS - 1) // ROWS
-    tiles = padded_outputs // lanes
-    rows_at_once = max(1, steps // columns)
-    starts = np.arange(rows) * (stride * width * inputs * WORD)
-    gradient = np.empty((kernel, line, outputs), np.int64)
-    for task in prange(kernel * blocks):
-        r, block = task // blocks, task % blocks
-        offsets = np.empty(ROWS, np.int64)
-        tile = np.empty((ROWS, lanes), np.int32)
-        totals = np.empty((ROWS, lanes), np.int64)
-        for m in range(ROWS):
-            offsets[m] = (r * width * inputs + min(block * ROWS + m, line - 1)) * WORD
-        for t in range(tiles):
-            totals[:] = 0
-            for plane in range(planes):
-                for g in range(groups):
-                    base = dy[plane, g].ctypes.data + t * lanes * WORD
-                    for p in range(0, rows, rows_at_once):
-                        for q in range(0, columns, steps):
-                            _multiply(
-                                x[g],
-                                q * stride * inputs * WORD,
-                                offsets,
-                                stride * inputs * WORD,
-                                starts[p:],
-                                base + (p * columns + q) * padded_outputs * WORD,
-                                padded_outputs * WORD,
-                                min(rows_at_once, rows - p),
-                                min(steps, columns - q),
-                                tile,
-                                0,
-                            )
-                            for m in range(ROWS):
-                                for k in range(lanes):
-                                    totals[m, k] += np.int64(tile[m, k]) << (HIGH_BITS * plane)
-            for m in range(min(ROWS, line - block * ROWS)):
-                for k in range(min(lanes, outputs - t * lanes)):
-                    place = t * lanes + k
-                    gradient[r, block * ROWS + m, place] = totals[m, k] - corrections[place]
-    return gradient.reshape(kernel, kernel, inputs, outputs)
+def _stacked(planes):
+    """Planes as one array; a single one is not copied."""
+    return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
 
 def split_bytes(values):
@@ -825,26 +949,14 @@ def split_bytes(values):
     return values & np.int16((1 << HIGH_BITS) - 1), values >> np.int16(HIGH_BITS)
 
 
-def _same_width(a, b):
-    """Both operands as bytes, or both as 16-bit words."""
-    if a.dtype == b.dtype:
-        return a, b
-    return a.astype(np.int16), b.astype(np.int16)
-
-
 def _limits(a, b) -> tuple[int, int]:
     """Largest magnitudes that the operands' types hold."""
     return limit_of(8 * a.itemsize), limit_of(8 * b.itemsize)
 
 
-def _left(x) -> np.ndarray:
-    """Empty array of the type that `x` has as a left operand."""
-    return np.empty(0, np.uint8 if x.dtype == np.int8 else np.int16)
-
-
-def _group(x) -> int:
-    """Values that one 32-bit lane holds."""
-    return WORD // x.itemsize
+def _carrier(bytes_: bool, left: bool) -> np.ndarray:
+    """Empty array of the type of an operand: bytes, unsigned on the left, or 16-bit words."""
+    return np.empty(0, (np.uint8 if left else np.int8) if bytes_ else np.int16)
 
 
 def _lanes(outputs: int) -> int:
@@ -856,7 +968,7 @@ def _lanes(outputs: int) -> int:
 def _merged(x) -> np.ndarray:
     """Maps of a pointwise product in few large images, so that small maps fill the tiles."""
     images, height, width, channels = x.shape
-    parts = CHUNKS if images % CHUNKS == 0 else 1
+    parts = PARTS if images % PARTS == 0 else 1
     return x.reshape(parts, images // parts * height * width, 1, channels)
 
 

@@ -12,6 +12,10 @@ HALF_UP, TRUNCATE, NEAREST_EVEN = -1, -2, -3  # as compiled kernels see them
 STEP_KEY = 0x9E3779B9  # odd constant of Weyl sequences: 2**32 / golden ratio
 
 
+HASH_SHIFTS = 16, 15, 16
+HASH_FACTORS = 0x7FEB352D, 0x846CA68B
+
+
 @njit(cache=True, inline="always")
 def hash32(counter):
     """32 well-mixed bits of a 32-bit `counter`.
@@ -19,11 +23,11 @@ def hash32(counter):
     Source: "lowbias32", C. Wellons, "Prospecting for Hash Functions", 2018.
     """
     x = np.uint32(counter)
-    x = np.uint32(x ^ (x >> np.uint32(16)))
-    x = np.uint32(x * np.uint32(0x7FEB352D))
-    x = np.uint32(x ^ (x >> np.uint32(15)))
-    x = np.uint32(x * np.uint32(0x846CA68B))
-    return np.uint32(x ^ (x >> np.uint32(16)))
+    x = np.uint32(x ^ (x >> np.uint32(HASH_SHIFTS[0])))
+    x = np.uint32(x * np.uint32(HASH_FACTORS[0]))
+    x = np.uint32(x ^ (x >> np.uint32(HASH_SHIFTS[1])))
+    x = np.uint32(x * np.uint32(HASH_FACTORS[1]))
+    return np.uint32(x ^ (x >> np.uint32(HASH_SHIFTS[2])))
 
 
 def random_key(*labels: int) -> int:

@@ -15,6 +15,8 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
+from accsim.kernels.fixed_point import HASH_FACTORS, HASH_SHIFTS
+
 ROWS = 8
 LANES = 16  # 32-bit lanes of a vector; a tile is one or two vectors wide
 WORD = 4  # bytes that one lane multiplies at once
@@ -50,6 +52,11 @@ def _splat(builder, scalar, lanes=LANES):
     undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), None))
+
+
+def _same(value):
+    """The constant `value` in every lane."""
+    return ir.Constant(_VECTOR, [ir.Constant(_I32, value)] * LANES)
 
 
 def _picked(builder, vector, lanes):
@@ -242,3 +249,111 @@ def _tile(vectors):
 
 multiply_narrow_tile = intrinsic(_tile(vectors=1))
 multiply_wide_tile = intrinsic(_tile(vectors=2))
+
+
+@intrinsic
+def round_vector(
+    typing, sums, corrections, counter, key, shifts, limit, largest, clipped, out, place
+):
+    """Round 16 sums of one pixel and store them in ``out``, `place` elements after its first.
+
+    ``out = saturate(round(sums - corrections, shifts), limit)``: half up where key < 0, else
+    stochastic, as `fixed_point.noise32` rounds the elements from index `counter` on.
+
+    Parameters
+    ----------
+    sums, corrections, shifts, largest, clipped : addresses of int32[16]; the last two are updated:
+        the largest magnitudes before the shift, and how many outputs were clipped
+    counter, key, limit, place : int64
+    out : array of int8 or int16, contiguous
+    """
+    signature = types.void(*([types.int64] * 8), out, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        sums, corrections, counter, key, shifts, limit, largest, clipped, _, place = arguments
+        codes = context.make_array(signature.args[8])(context, builder, arguments[8])
+        lane_numbers = ir.Constant(_VECTOR, [ir.Constant(_I32, n) for n in range(LANES)])
+
+        def pointer(address):
+            return builder.inttoptr(address, ir.PointerType(_VECTOR))
+
+        def splat(scalar):
+            return _splat(builder, builder.trunc(scalar, _I32))
+
+        def choose(comparison, a, b):
+            return builder.select(builder.icmp_signed(comparison, a, b), a, b)
+
+        shifts = builder.load(pointer(shifts), align=4)
+        total = builder.load(pointer(sums), align=4)
+        total = builder.sub(total, builder.load(pointer(corrections), align=4))
+        zero, one = _same(0), _same(1)
+        before = builder.block
+        half_up = builder.ashr(builder.shl(one, shifts), one)
+        with builder.if_then(builder.icmp_signed(">=", key, ir.Constant(_I64, 0))):
+            random = builder.xor(builder.add(splat(counter), lane_numbers), splat(key))
+            for shift, factor in zip(HASH_SHIFTS, (*HASH_FACTORS, 1), strict=True):
+                random = builder.xor(random, builder.lshr(random, _same(shift)))
+                random = builder.mul(random, _same(factor))
+            random = builder.lshr(random, one)
+            drawn = builder.lshr(random, builder.sub(_same(31), shifts))
+            inside = builder.block
+        noise = builder.phi(_VECTOR)
+        noise.add_incoming(half_up, before)
+        noise.add_incoming(drawn, inside)
+        fraction = builder.and_(total, builder.sub(builder.shl(one, shifts), one))
+        carry = builder.ashr(builder.add(fraction, noise), shifts)
+
+        size = choose(">", total, builder.sub(zero, total))
+        seen = choose(">", size, builder.load(pointer(largest), align=4))
+        builder.store(seen, pointer(largest), align=4)
+        wide = builder.add(builder.ashr(total, shifts), carry)
+        top = splat(limit)
+        narrow = choose("<", choose(">", wide, builder.sub(zero, top)), top)
+        lost = builder.zext(builder.icmp_signed("!=", wide, narrow), _VECTOR)
+        lost = builder.add(lost, builder.load(pointer(clipped), align=4))
+        builder.store(lost, pointer(clipped), align=4)
+        code = ir.VectorType(codes.data.type.pointee, LANES)
+        target = builder.bitcast(builder.gep(codes.data, [place]), ir.PointerType(code))
+        builder.store(builder.trunc(narrow, code), target, align=1)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def interleave_vector(typing, values, first, step, offset, words, place):
+    """Bring 16 values of each of several images side by side, so that a lane holds one of each.
+
+    ``words[place + lane * g + i] = values[first + i * step + lane] + offset`` for 16 lanes and g
+    images: 4 where words are bytes, 2 where they are of 16 bits
+
+    Parameters
+    ----------
+    values : array of int8 or int16, contiguous
+    first, step, offset, place : int64; the first three count elements
+    words : array of uint8, int8 or int16, contiguous
+    """
+    signature = types.void(values, *([types.int64] * 3), words, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        _, first, step, offset, _, place = arguments
+        source, target = (
+            context.make_array(signature.args[n])(context, builder, arguments[n]).data
+            for n in (0, 4)
+        )
+        vector = ir.PointerType(ir.VectorType(source.type.pointee, LANES))
+        bits = target.type.pointee.width
+        offset = _splat(builder, builder.trunc(offset, _I32))
+        mask = _same((1 << bits) - 1)
+        mixed = ir.Constant(_VECTOR, None)
+        for image in range(8 * WORD // bits):
+            loaded = builder.load(builder.bitcast(builder.gep(source, [first]), vector), align=1)
+            value = builder.and_(builder.add(builder.sext(loaded, _VECTOR), offset), mask)
+            left = _same(bits * image)
+            mixed = builder.or_(mixed, builder.shl(value, left))
+            first = builder.add(first, step)
+        target = builder.bitcast(builder.gep(target, [place]), ir.PointerType(_VECTOR))
+        builder.store(mixed, target, align=1)
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -16,15 +16,19 @@ from hypothesis import strategies as st
 from accsim.kernels import conv2d
 from accsim.numerics import Rounding
 
-SHAPES = [  # images, height, width, inputs, outputs, kernel, stride, padding
-    (1, 1, 1, 1, 1, 1, 1, 0),
-    (5, 7, 6, 3, 5, 3, 1, 1),
-    (4, 8, 8, 16, 32, 3, 1, 0),
-    (9, 9, 10, 5, 17, 3, 2, 1),
-    (6, 8, 8, 7, 9, 1, 2, 0),
-    (3, 12, 9, 2, 6, 5, 1, 2),
-    (2, 11, 11, 4, 4, 3, 2, 0),
-    (1, 1, 1, 70, 10, 1, 1, 0),
+SHAPES = [  # images, height, width, inputs, outputs, kernel, stride, padding, groups
+    (1, 1, 1, 1, 1, 1, 1, 0, 1),
+    (5, 7, 6, 3, 5, 3, 1, 1, 1),
+    (4, 8, 8, 16, 32, 3, 1, 0, 1),
+    (9, 9, 10, 5, 17, 3, 2, 1, 1),
+    (6, 8, 8, 7, 9, 1, 2, 0, 1),
+    (3, 12, 9, 2, 6, 5, 1, 2, 1),
+    (2, 11, 11, 4, 4, 3, 2, 0, 1),
+    (1, 1, 1, 70, 10, 1, 1, 0, 1),
+    (8, 20, 18, 33, 48, 3, 1, 1, 1),  # wide rows, whole and partial blocks of channels
+    (4, 6, 6, 40, 40, 3, 1, 1, 40),  # depthwise
+    (5, 7, 6, 6, 12, 3, 2, 1, 3),
+    (2, 5, 5, 38, 57, 1, 1, 0, 19),  # groups across the tiles' borders
 ]
 
 
@@ -46,36 +50,42 @@ def draw(rng, size, largest, extreme=None):
 
 
 def operands(rng, shape, widths=(127, 127), extreme=None):
-    images, height, width, inputs, outputs, kernel, stride, padding = shape
+    images, height, width, inputs, outputs, kernel, stride, padding, groups = shape
     rows = (height + 2 * padding - kernel) // stride + 1
     columns = (width + 2 * padding - kernel) // stride + 1
     return (
         draw(rng, (images, height, width, inputs), widths[0], extreme),
-        draw(rng, (kernel, kernel, inputs, outputs), widths[1], extreme),
+        draw(rng, (kernel, kernel, inputs // groups, outputs), widths[1], extreme),
         draw(rng, (images, rows, columns, outputs), widths[1], extreme),
     )
 
 
-def check(shape, widths, extreme, rng, shift, key, limit=127, bits=64):
+def check(shape, widths, extreme, rng, shift, key, limit=127, bits=64, finest=0):
     """All three convolutions of random maps against their twins, bit for bit."""
-    _, height, width, _, _, kernel, stride, padding = shape
+    _, height, width, inputs, outputs, kernel, stride, padding, groups = shape
     x, weights, dy = operands(rng, shape, widths, extreme)
+    rest = key, limit, bits, groups
 
-    sums = reference.convolution(x, weights, stride, padding)
-    y = conv2d.forward(x, weights, stride, padding, shift, key, limit, bits)
-    assert np.array_equal(y.values, reference.rounded_map(sums, shift, key, limit))
-    assert y.largest == np.abs(sums).max()
-    whole = reference.rounded_map(sums, shift, key, 2**62)
-    assert y.saturated == (np.abs(whole) > limit).sum()
-    assert y.overflowed == 0
+    def expect(product, sums, finer):
+        shifts = shift + finer
+        assert np.array_equal(product.values, reference.rounded_map(sums, shifts, key, limit))
+        assert product.largest == (np.abs(sums) >> finer).max()
+        whole = reference.rounded_map(sums, shifts, key, 2**62)
+        assert product.saturated == (np.abs(whole) > limit).sum()
+        assert product.overflowed == 0
 
-    sums = reference.convolution_data(dy, weights, stride, padding, height, width)
-    dx = conv2d.backward_data(dy, weights, stride, padding, height, width, shift, key, limit, bits)
-    assert np.array_equal(dx.values, reference.rounded_map(sums, shift, key, limit))
-    assert dx.largest == np.abs(sums).max()
+    finer = rng.integers(0, finest + 1, outputs, np.int32)
+    sums = reference.convolution(x, weights, stride, padding, groups)
+    expect(conv2d.forward(x, weights, stride, padding, shift, *rest, finer), sums, finer)
 
-    gradient, exponent, overflowed = conv2d.backward_weight(x, dy, kernel, stride, padding, bits)
-    sums = reference.convolution_weight(x, dy, kernel, stride, padding)
+    finer = rng.integers(0, finest + 1, inputs, np.int32)
+    place = stride, padding, height, width
+    sums = reference.convolution_data(dy, weights, *place, groups)
+    expect(conv2d.backward_data(dy, weights, *place, shift, *rest, finer), sums, finer)
+
+    found = conv2d.backward_weight(x, dy, kernel, stride, padding, bits, groups)
+    gradient, exponent, overflowed = found
+    sums = reference.convolution_weight(x, dy, kernel, stride, padding, groups)
     assert np.array_equal(gradient, reference.half_up(sums, exponent))
     assert overflowed == 0
     assert exponent == 0 or np.abs(sums).max() >= 2**31 - 1
@@ -94,27 +104,33 @@ def test_three_convolutions_are_bit_exact(shape, widths, extreme, rng):
 def test_every_rounding_and_result_width(rounding, limit, rng):
     check(SHAPES[1], (127, 127), None, rng, 6, int(rounding), limit)
     check(SHAPES[1], (2047, 2047), None, rng, 14, int(rounding), limit)
+    check(SHAPES[8], (127, 127), None, rng, 6, int(rounding), limit, finest=4)
+    check(SHAPES[8], (32767, 32767), None, rng, 16, int(rounding), limit, finest=4)
 
 
 @settings(max_examples=3000)
 @given(st.data())
 def test_any_shape_is_bit_exact(data):
     kernel = data.draw(st.integers(1, 7))
+    groups = data.draw(st.sampled_from([1, 1, 1, 2, 5, 17]))
     shape = (
         data.draw(st.integers(1, 9)),
-        data.draw(st.integers(kernel, 9)),
-        data.draw(st.integers(kernel, 9)),
-        data.draw(st.integers(1, 9)),
-        data.draw(st.integers(1, 40)),
+        data.draw(st.integers(kernel, 14)),
+        data.draw(st.integers(kernel, 14)),
+        groups * data.draw(st.integers(1, 20 // groups + 1)),
+        groups * data.draw(st.integers(1, 40 // groups + 1)),
         kernel,
-        data.draw(st.integers(1, 2)),
+        data.draw(st.integers(1, 3)),
         data.draw(st.integers(0, kernel - 1)),
+        groups,
     )
     widths = data.draw(st.sampled_from(list(WIDTHS.values())))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     shift = data.draw(st.integers(0, 24))
     key = data.draw(st.integers(-4, 2**32 - 1))
-    check(shape, widths, data.draw(st.sampled_from([None, None, 1, -1])), rng, shift, key)
+    finest = data.draw(st.sampled_from([0, 6]))
+    extreme = data.draw(st.sampled_from([None, None, 1, -1]))
+    check(shape, widths, extreme, rng, shift, key, finest=finest)
 
 
 @settings(max_examples=60)
@@ -125,9 +141,10 @@ def test_twins_agree_with_torch(data):
     padding = data.draw(st.integers(0, kernel - 1))
     stride = data.draw(st.integers(1, 3))
     height, width = (data.draw(st.integers(kernel, 9)) for _ in range(2))
+    groups = data.draw(st.sampled_from([1, 1, 3]))
     shape = (
-        data.draw(st.integers(1, 5)), height, width,
-        data.draw(st.integers(1, 9)), data.draw(st.integers(1, 20)), kernel, stride, padding,
+        data.draw(st.integers(1, 5)), height, width, groups * data.draw(st.integers(1, 5)),
+        groups * data.draw(st.integers(1, 9)), kernel, stride, padding, groups,
     )  # fmt: skip
     x, weights, dy = operands(np.random.default_rng(data.draw(st.integers(0, 99))), shape)
 
@@ -135,16 +152,20 @@ def test_twins_agree_with_torch(data):
         return torch.tensor(a, dtype=torch.float64).permute(order).contiguous().requires_grad_()
 
     x_t, w_t = nchw(x, (0, 3, 1, 2)), nchw(weights, (3, 2, 0, 1))
-    y_t = torch.nn.functional.conv2d(x_t, w_t, stride=stride, padding=padding)
+    y_t = torch.nn.functional.conv2d(x_t, w_t, stride=stride, padding=padding, groups=groups)
     y_t.backward(nchw(dy, (0, 3, 1, 2)).detach())
     for exact, twin, order in (
-        (y_t.detach(), reference.convolution(x, weights, stride, padding), (0, 2, 3, 1)),
+        (y_t.detach(), reference.convolution(x, weights, stride, padding, groups), (0, 2, 3, 1)),
         (
             x_t.grad,
-            reference.convolution_data(dy, weights, stride, padding, height, width),
+            reference.convolution_data(dy, weights, stride, padding, height, width, groups),
             (0, 2, 3, 1),
         ),
-        (w_t.grad, reference.convolution_weight(x, dy, kernel, stride, padding), (2, 3, 1, 0)),
+        (
+            w_t.grad,
+            reference.convolution_weight(x, dy, kernel, stride, padding, groups),
+            (2, 3, 1, 0),
+        ),
     ):
         assert np.array_equal(exact.permute(order).numpy(), twin)
 
@@ -184,14 +205,15 @@ def digest():
     seen = hashlib.sha256()
     for shape in SHAPES:
         x, weights, dy = operands(rng, shape)
-        _, height, width, _, _, kernel, stride, padding = shape
-        seen.update(conv2d.forward(x, weights, stride, padding, 7, 3, 127)[0])
-        dx = conv2d.backward_data(dy, weights, stride, padding, height, width, 7, 5, 127)[0]
-        seen.update(dx)
-        seen.update(conv2d.backward_weight(x, dy, kernel, stride, padding)[0])
+        _, height, width, _, _, kernel, stride, padding, groups = shape
+        window = stride, padding
+        seen.update(conv2d.forward(x, weights, *window, 7, 3, 127, 32, groups)[0])
+        place = *window, height, width
+        seen.update(conv2d.backward_data(dy, weights, *place, 7, 5, 127, 32, groups)[0])
+        seen.update(conv2d.backward_weight(x, dy, kernel, *window, 32, groups)[0])
         words = x.astype(np.int16) * np.int16(99)
-        seen.update(conv2d.forward(words, weights, stride, padding, 14, 3, 32767, 48)[0])
-        seen.update(conv2d.backward_weight(words, dy, kernel, stride, padding, 48)[0])
+        seen.update(conv2d.forward(words, weights, *window, 14, 3, 32767, 48, groups)[0])
+        seen.update(conv2d.backward_weight(words, dy, kernel, *window, 48, groups)[0])
     return seen.hexdigest()
 
 
