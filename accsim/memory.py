@@ -3,7 +3,7 @@
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from rich.console import Group
@@ -116,7 +116,7 @@ def replay_table(spec: DramSpec, done: Replay) -> Table:
     return table
 
 
-def write_commands(commands: np.ndarray, file: BinaryIO) -> None:
+def write_commands(commands: np.ndarray, file: IO[bytes]) -> None:
     """Write recorded commands as CSV; -1 where a command names no bank or no row."""
     rows = (
         f"{cycle},{COMMANDS[code]},{rank},{group},{bank},{row}\n"

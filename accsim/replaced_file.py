@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import BinaryIO
+from typing import IO, cast
 
 
 @contextmanager
-def replaced_file(out: Path) -> Iterator[BinaryIO]:
+def replaced_file(out: Path) -> Iterator[IO[bytes]]:
     """Yield a file to write; when the block ends well it becomes `out`, else nothing changes.
 
     What is written is gzipped if `out` is named ``.gz``; the same text makes the same file.
@@ -31,9 +31,9 @@ def replaced_file(out: Path) -> Iterator[BinaryIO]:
         with scratch:
             if out.suffix == ".gz":
                 with gzip.GzipFile("", "wb", 6, scratch, mtime=0) as compressed:
-                    yield compressed  # type: ignore[misc] (a GzipFile writes bytes too)
+                    yield cast(IO[bytes], compressed)
             else:
-                yield scratch  # type: ignore[misc]
+                yield scratch
         os.chmod(scratch.name, 0o666 & ~_umask())
         os.replace(scratch.name, out)
     except BaseException:

@@ -1,6 +1,6 @@
 """The request trace of one training step: what its DMA engines ask of the memory, and when."""
 
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def requests_of(transfers: np.ndarray, accelerator: AcceleratorSpec) -> Trace:
     return Trace(arrivals[order], addresses[order], writes[order])
 
 
-def write_requests(trace: Trace, file: BinaryIO) -> None:
+def write_requests(trace: Trace, file: IO[bytes]) -> None:
     """Write ``arrival address R|W`` a request: decimal cycle, hexadecimal address."""
     lines = (
         f"{arrival} {address:#x} {'RW'[is_write]}\n"

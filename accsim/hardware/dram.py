@@ -5,7 +5,7 @@ Timings are clocks, ``nXXX``; the rows of the datasheets, in nanoseconds, are in
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,14 +221,14 @@ FIELDS = {
 
 
 class Location(NamedTuple):
-    """Where a burst lives."""
+    """Where a burst lives; integers, or where many bursts live, int64[n] each."""
 
-    bank_group: int
-    bank: int  # in its bank group
-    row: int
-    column: int  # in bursts
-    rank: int = 0  # of its channel
-    channel: int = 0
+    bank_group: Any
+    bank: Any  # in its bank group
+    row: Any
+    column: Any  # in bursts
+    rank: Any = 0  # of its channel
+    channel: Any = 0
 
 
 class Shifts(NamedTuple):
@@ -259,13 +259,13 @@ class AddressMapping(ABC):
             shift += getattr(sizes, name).bit_length() - 1
         return Shifts(**lowest)
 
-    def locate(self, spec: DramSpec, address: int) -> Location:
-        """The place of the burst that holds byte `address`."""
+    def locate(self, spec: DramSpec, address: Any) -> Location:
+        """The place of the burst that holds byte `address`, or each of int64[n] addresses."""
         burst = address // spec.burst_bytes
         shifts, sizes = self.shifts(spec), _sizes(spec)
         return Location(*((burst >> at) % size for at, size in zip(shifts, sizes, strict=True)))
 
-    def address(self, spec: DramSpec, location: Location) -> int:
+    def address(self, spec: DramSpec, location: Location) -> Any:
         """First byte of the burst at `location`: what `locate` takes apart."""
         shifts = self.shifts(spec)
         burst = sum(field << at for field, at in zip(location, shifts, strict=True))
