@@ -207,8 +207,8 @@ def trace_command(workload, out):
             trace = step_trace.record(chosen)
             step_trace.write_requests(trace, file)
     click.echo(
-        f"{len(trace.arrivals):,} requests of one step on {chosen.accelerator.name}; its memory is "
-        f"--part {chosen.accelerator.dram.name} --mapping row_column_bank"
+        f"{len(trace.arrivals):,} requests of one step on {chosen.accelerator.name}, whose memory "
+        f"is {chosen.accelerator.dram.name}, mapping row_column_bank"
     )
     click.echo(out)
 

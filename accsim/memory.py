@@ -16,7 +16,7 @@ from accsim.hardware.dram_ini import read_ini
 from accsim.hardware.dram_parts import PARTS, part
 from accsim.hardware.dram_policies.dramsim3 import DramSim3
 from accsim.hardware.dram_policies.ramulator2 import Ramulator2
-from accsim.hardware.dram_replay import Policy, Replay, read_trace
+from accsim.hardware.dram_replay import REQUEST_BYTES, Policy, Replay, read_trace
 from accsim.hardware.dram_rules import COMMANDS
 
 POLICIES: dict[str, Policy] = {
@@ -79,12 +79,20 @@ def energy(spec: DramSpec, done: Replay) -> DramEnergy:
 def document(spec: DramSpec, done: Replay) -> dict[str, Any]:
     """A replay as plain values: what ``--json`` prints."""
     names = (
-        *("requests", "total_cycles", "row_hits"),
+        *("total_cycles", "row_hits"),
         *("act_commands", "pre_commands", "read_commands", "write_commands", "refresh_commands"),
         *("average_read_latency_cycles", "bandwidth_GBps"),
     )
-    terms = energy(spec, done).terms()
-    return {**{name: getattr(done, name) for name in names}, "energy_nJ": terms}
+    return {
+        "requests": requests(spec, done),
+        **{name: getattr(done, name) for name in names},
+        "energy_nJ": energy(spec, done).terms(),
+    }
+
+
+def requests(spec: DramSpec, done: Replay) -> int:
+    """Requests of the trace: one, or several short bursts each."""
+    return done.requests // max(1, REQUEST_BYTES // spec.burst_bytes)
 
 
 def replay_table(spec: DramSpec, done: Replay) -> Table:
@@ -99,7 +107,7 @@ def replay_table(spec: DramSpec, done: Replay) -> Table:
     table.add_column(justify="right")
     table.add_column()
     for name, value, note in (
-        ("requests", f"{done.requests:,}", f"{done.row_hits:,} row hits"),
+        ("requests", f"{requests(spec, done):,}", f"{done.row_hits:,} row hits"),
         ("time", f"{done.total_cycles:,}", f"cycles of {spec.tCK_ps} ps: {seconds * 1e3:.4g} ms"),
         ("bandwidth", f"{done.bandwidth_GBps:.2f}", f"GB/s of {peak:.2f} at most"),
         ("read latency", f"{done.average_read_latency_cycles:.1f}", "cycles, on average"),

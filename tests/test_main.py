@@ -122,8 +122,8 @@ def test_a_step_s_requests_can_be_replayed(write_workload, tmp_path):
     assert wrote.exit_code == 0, wrote.output
     assert wrote.output.splitlines()[-1] == str(out)
     requests = int(wrote.output.split()[0].replace(",", ""))
-    options = wrote.output.splitlines()[0].split("its memory is ")[1].split()
-    replayed = call("dram", "replay", out, *options, "--json")
+    part, order = re.search(r"memory is (\w+), mapping (\w+)", wrote.output).groups()
+    replayed = call("dram", "replay", out, "--part", part, "--mapping", order, "--json")
     assert replayed.exit_code == 0, replayed.output
     assert json.loads(replayed.output)["requests"] == requests
 

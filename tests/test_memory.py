@@ -1,6 +1,7 @@
 """Memories by name, and replays of one request worked by hand under each controller."""
 
 import csv
+import gzip
 import io
 
 import pytest
@@ -77,6 +78,21 @@ def test_a_lone_read_takes_its_activate_its_latency_and_its_data(play, policy, f
     assert told["energy_nJ"]["total"] == pytest.approx(
         sum(told["energy_nJ"][term] for term in ENERGY[:-1])
     )
+
+
+def test_a_request_of_four_short_bursts_is_one_request(play):
+    told = memory.document(*play("0 0x0 R\n0 0x40 W\n", name="DDR3_1600_4Gb_x16"))
+    assert (told["requests"], told["read_commands"], told["write_commands"]) == (2, 4, 4)
+
+
+def test_a_damaged_gzip_file_is_told(tmp_path):
+    path = tmp_path / "trace.gz"
+    whole = bytearray(gzip.compress(b"".join(b"%d 0x40 R\n" % n for n in range(1000))))
+    whole[200] ^= 255
+    path.write_bytes(whole)
+    chosen = memory.chosen("DDR3_1600_4Gb_x16", None, None)
+    with pytest.raises(memory.MemoryChoiceError, match="gzip"):
+        memory.replay(path, *chosen, memory.policy("frfcfs"))
 
 
 def test_a_second_rank_stands_by_as_long(play):
