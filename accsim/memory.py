@@ -115,7 +115,10 @@ def replay_table(spec: DramSpec, done: Replay) -> Table:
         ("RD", f"{done.read_commands:,}", ""),
         ("WR", f"{done.write_commands:,}", ""),
         ("REF", f"{done.refresh_commands:,}", ""),
-        *((f"{name} energy", f"{nj / 1e3:,.3f}", "µJ") for name, nj in spent.terms().items()),
+        *(
+            (f"{name.replace('act_pre', 'ACT + PRE')} energy", f"{nj / 1e3:,.3f}", "µJ")
+            for name, nj in spent.terms().items()
+        ),
         ("pump supply", f"{pump:,.3f}", "µJ at most beside the total: VPP x IPP0"),
         ("I/O + PHY", f"{bus / 1e3:,.3f}", f"µJ beside the total, {low / 1e3:,.3f} to "
          f"{high / 1e3:,.3f}: estimate from the bus standard"),
