@@ -61,7 +61,7 @@ def write_workload(tmp_path, pictures):
             from accsim.training.mean_teacher import MeanTeacher
             from accsim.training.supervised import Supervised
             from accsim.workload import Workload
-            from models import convnet, mlp, resnet
+            from models import convnet, mlp, mobilenet, resnet
             PICTURES = {str(pictures)!r}
             """
         arguments = "".join(f"    {key}={value},\n" for key, value in text.items())

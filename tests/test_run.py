@@ -147,6 +147,7 @@ def test_rejected_samples_cost_no_backward_work(workload, dataset):
     [
         ("network", "resnet.network(width=4, classes=2, image=Shape(16, 16, 3))"),
         ("network", "mlp.network((16,), classes=2, image=Shape(16, 16, 3))"),
+        ("network", "mobilenet.network(4, classes=2, image=Shape(16, 16, 3))"),
         ("dataflow", "WeightStationary()"),
         ("algorithm", "Supervised()"),
         ("numerics", "Numerics(weight_bits=4, activation_bits=6, teacher_bits=12)"),

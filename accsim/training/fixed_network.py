@@ -285,7 +285,7 @@ class FixedNetwork:
 
         def kernel(shift, key, largest_code):
             arguments = values, weights.values, stride, padding, shift, key, largest_code
-            return conv2d.forward(*arguments, accumulator_bits)
+            return conv2d.forward(*arguments, accumulator_bits, node.groups)
 
         return self._round_map(node, unit, kernel, training)
 
@@ -305,7 +305,7 @@ class FixedNetwork:
         values = _flat(node, x.values)
         accumulator_bits = self.numerics.accumulator_bits
         gradient, shift, overflowed = conv2d.backward_weight(
-            values, dy.values, node.weight_shape[0], stride, padding, accumulator_bits
+            values, dy.values, node.weight_shape[0], stride, padding, accumulator_bits, node.groups
         )
         self.tally.add("gradient", f"{node.name}.gradient", gradient.size, 0, int(overflowed))
         gradients[name] = (gradient, x.exponent + dy.exponent + shift)
@@ -328,6 +328,7 @@ class FixedNetwork:
                 key,
                 largest_code,
                 accumulator_bits,
+                node.groups,
             )
 
         dx = self._round_error(node, dy.exponent + weights.exponent, kernel)
