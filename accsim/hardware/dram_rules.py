@@ -100,39 +100,47 @@ def rules(spec: DramSpec) -> tuple[Rule, ...]:
 
 
 class Timing(NamedTuple):
-    """Rules and nodes for compiled code; a node is a row of `ready` tables."""
+    """Rules and nodes for compiled code; a node is a row of a `ready` table."""
 
-    starts: np.ndarray  # int64[7]: constraints[starts[c] : starts[c + 1]] are those of command c
-    constraints: np.ndarray  # int64[k, 5]: LEVEL, FOLLOWING, LATENCY, WINDOW, OTHERS
-    nodes: np.ndarray  # int64[all banks, 3]: nodes of a bank's rank, bank group, and its own
+    constraints: np.ndarray  # int64[6, k, 5], by preceding command, ended by FOLLOWING = -1
+    nodes: np.ndarray  # int64[all banks, 3], the nodes of a bank's rank, bank group, and its own
 
 
-LEVEL, FOLLOWING, LATENCY, WINDOW, OTHERS = range(5)
+LEVEL, FOLLOWING, LATENCY, WINDOW, OTHERS = range(5)  # columns of constraints[]
+LAST_ACTS, TURN = 6, 10  # columns of ready[], after the commands: a ring of four ACTs, its place
 
 
 def timing(spec: DramSpec) -> Timing:
-    """The rules of a memory, sorted by their preceding command, and its tree of nodes.
+    """The rules of a memory by their preceding command, and its tree of nodes.
 
     Banks are counted through all ranks: bank group x banks of a group, then rank by rank.
     """
-    rows = [
-        (COMMANDS.index(first), LEVELS.index(rule.level), COMMANDS.index(then),
-         rule.latency, rule.window, rule.others)
-        for rule in rules(spec)
-        for first in rule.preceding
-        for then in rule.following
-        if spec.ranks > 1 or not rule.others
-    ]  # fmt: skip
-    rows.sort()
-    table = np.array(rows, np.int64)
+    follow: list[list[tuple[int, ...]]] = [[] for _ in COMMANDS]
+    for rule in rules(spec):
+        for first in rule.preceding if spec.ranks > 1 or not rule.others else ():
+            follow[COMMANDS.index(first)] += [
+                (LEVELS.index(rule.level), COMMANDS.index(then), rule.latency, rule.window,
+                 rule.others)
+                for then in rule.following
+            ]  # fmt: skip
+    constraints = np.full((len(COMMANDS), max(map(len, follow)) + 1, 5), -1)
+    for code, rows in enumerate(follow):
+        constraints[code, : len(rows)] = rows
     groups = spec.ranks * spec.bank_groups
     bank = np.arange(groups * spec.banks)
     group = bank // spec.banks
-    nodes = np.stack(
-        [group // spec.bank_groups, spec.ranks + group, spec.ranks + groups + bank], axis=1
-    )
-    starts = np.searchsorted(table[:, 0], np.arange(len(COMMANDS) + 1))
-    return Timing(starts, np.ascontiguousarray(table[:, 1:]), nodes)
+    nodes = (group // spec.bank_groups, spec.ranks + group, spec.ranks + groups + bank)
+    return Timing(constraints, np.stack(nodes, axis=1))
+
+
+def power_up(timing: Timing) -> np.ndarray:
+    """int64[nodes, 11], before the first command.
+
+    Earliest cycle of each command as far as a node rules it, and the node's last ACTs.
+    """
+    ready = np.zeros((timing.nodes[-1, 2] + 1, TURN + 1), np.int64)
+    ready[:, LAST_ACTS:TURN] = -NEVER
+    return ready
 
 
 # For the parts that run at every command: a call would pass the tables again and again.
@@ -140,41 +148,35 @@ inlined = njit(cache=True, forceinline=True)
 
 
 @inlined
-def open_tables(timing):
-    """(ready, history) before the first command.
-
-    ready : int64[nodes, 6], earliest cycle of each command as far as a node rules it
-    history : int64[nodes, 5], cycles of the last four ACTs of a node in a ring, and its place
-    """
-    size = timing.nodes[-1, 2] + 1
-    history = np.full((size, 5), -NEVER)
-    history[:, 4] = 0
-    return np.zeros((size, 6), np.int64), history
-
-
-@inlined
-def bank_ready(timing, ready, bank, command):
+def bank_ready(nodes, ready, bank, command):
     """Earliest cycle of a command that names a bank."""
-    rank, group, own = timing.nodes[bank]
-    return max(ready[rank, command], ready[group, command], ready[own, command])
+    at = ready[nodes[bank, 0], command]
+    at = max(at, ready[nodes[bank, 1], command])
+    return max(at, ready[nodes[bank, 2], command])
 
 
 @inlined
-def issue(timing, ready, history, ranks, bank, command, at):
+def issue(constraints, nodes, ready, ranks, bank, command, at):
     """Note a command at cycle `at`: what may follow, and when. PREA, REF: any bank of the rank."""
-    for place in range(timing.starts[command], timing.starts[command + 1]):
-        level, following, latency, window, others = timing.constraints[place]
-        node = timing.nodes[bank, level]
-        if others:
+    place = 0
+    while True:
+        following = constraints[command, place, FOLLOWING]
+        if following < 0:
+            break
+        latency = constraints[command, place, LATENCY]
+        node = nodes[bank, constraints[command, place, LEVEL]]
+        if constraints[command, place, OTHERS]:
             for sibling in range(ranks):
                 if sibling != node:
                     ready[sibling, following] = max(ready[sibling, following], at + latency)
         else:
             first = at
+            window = constraints[command, place, WINDOW]
             if window > 1:
-                turn = history[node, 4]
-                history[node, turn] = at
-                turn = (turn + 1) % window
-                history[node, 4] = turn
-                first = history[node, turn]
+                turn = ready[node, TURN]
+                ready[node, LAST_ACTS + turn] = at
+                turn = turn + 1 if turn + 1 < window else 0
+                ready[node, TURN] = turn
+                first = ready[node, LAST_ACTS + turn]
             ready[node, following] = max(ready[node, following], first + latency)
+        place += 1

@@ -1,4 +1,7 @@
-"""The memory as the core of a controller sees it: open rows, earliest cycles, what has happened."""
+"""The memory as the core of a controller sees it: open rows, earliest cycles, what has happened.
+
+Cores work on plain tables: passing a structure of tables would cost more than what they compute.
+"""
 
 from typing import NamedTuple
 
@@ -6,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from accsim.hardware.dram import DramSpec
-from accsim.hardware.dram_replay import Replay
+from accsim.hardware.dram_replay import Replay, Requests
 from accsim.hardware.dram_rules import (
     ACT,
     COMMANDS,
@@ -15,110 +18,106 @@ from accsim.hardware.dram_rules import (
     RD,
     REF,
     WR,
-    Timing,
     inlined,
     issue,
-    open_tables,
+    power_up,
+    timing,
 )
 
-LOGGED = len(COMMANDS)  # place in `counts` of the rows used of `log`
+ROW, SERVED, OWN = range(3)  # columns of banks[]: open row or -1, its RD and WR, a core's own
+OPEN, OPENED_AT, ACTIVE = range(3)  # ranks[]: open banks, since when, cycles with one before that
+LOGGED = len(COMMANDS)  # place in counts[], after the commands, of the used lines of log[]
 
 
 class Device(NamedTuple):
-    """A memory of one channel; banks are counted through all ranks."""
+    """Tables of a memory of one channel; banks are counted through all ranks."""
 
-    timing: Timing
-    ready: np.ndarray  # int64[nodes, 6], see `dram_rules`
-    history: np.ndarray  # int64[nodes, 5]
-    row: np.ndarray  # int64[banks], open row or -1
-    served: np.ndarray  # int64[banks], RD and WR of the open row
-    open_banks: np.ndarray  # int64[ranks]
-    opened_at: np.ndarray  # int64[ranks], when the first of them opened
-    active: np.ndarray  # int64[ranks], cycles before that with a row open
-    counts: np.ndarray  # int64[7], commands, and rows of the log
+    constraints: np.ndarray  # see `dram_rules.Timing`
+    nodes: np.ndarray
+    ready: np.ndarray  # see `dram_rules.power_up`
+    banks: np.ndarray  # int64[banks, OWN + columns of the core]
+    ranks: np.ndarray  # int64[ranks, 3]
+    counts: np.ndarray  # int64[7]
     log: np.ndarray  # int64[size, 4]: cycle, command, bank, row; size 0 unless recorded
 
 
-@njit(cache=True)
-def power_up(timing, ranks, record):
+def device(spec: DramSpec, own_columns: int, record: bool) -> Device:
     """A memory with all rows closed."""
-    banks = len(timing.nodes)
-    ready, history = open_tables(timing)
+    rules = timing(spec)
+    banks = np.zeros((len(rules.nodes), OWN + own_columns), np.int64)
+    banks[:, ROW] = -1
     return Device(
-        timing,
-        ready,
-        history,
-        np.full(banks, -1),
-        np.zeros(banks, np.int64),
-        np.zeros(ranks, np.int64),
-        np.zeros(ranks, np.int64),
-        np.zeros(ranks, np.int64),
+        *rules,
+        power_up(rules),
+        banks,
+        np.zeros((spec.ranks, 3), np.int64),
         np.zeros(LOGGED + 1, np.int64),
         np.zeros((4096 if record else 0, 4), np.int64),
     )
 
 
 @inlined
-def command(device, at, code, bank, row):
+def command(constraints, nodes, ready, banks, ranks, counts, log, at, code, bank, row):
     """Issue a command at cycle `at`; PREA, REF: any bank of the rank. Only ACT needs the row."""
-    rank = device.timing.nodes[bank, 0]
-    issue(device.timing, device.ready, device.history, len(device.active), bank, code, at)
-    device.counts[code] += 1
-    if code in (RD, WR):
-        device.served[bank] += 1
+    issue(constraints, nodes, ready, len(ranks), bank, code, at)
+    counts[code] += 1
+    rank = nodes[bank, 0]
+    if code <= WR:
+        banks[bank, SERVED] += 1
     elif code == ACT:
-        device.row[bank] = row
-        device.served[bank] = 0
-        if device.open_banks[rank] == 0:
-            device.opened_at[rank] = at
-        device.open_banks[rank] += 1
+        banks[bank, ROW] = row
+        banks[bank, SERVED] = 0
+        if ranks[rank, OPEN] == 0:
+            ranks[rank, OPENED_AT] = at
+        ranks[rank, OPEN] += 1
     elif code == PRE:
-        device.row[bank] = -1
-        device.open_banks[rank] -= 1
-        if device.open_banks[rank] == 0:
-            device.active[rank] += at - device.opened_at[rank]
+        banks[bank, ROW] = -1
+        ranks[rank, OPEN] -= 1
+        if ranks[rank, OPEN] == 0:
+            ranks[rank, ACTIVE] += at - ranks[rank, OPENED_AT]
     elif code == PREA:
-        in_rank = len(device.row) // len(device.active)
-        device.row[rank * in_rank : (rank + 1) * in_rank] = -1
-        device.open_banks[rank] = 0
-        device.active[rank] += at - device.opened_at[rank]
-    if len(device.log) > 0:
-        line = device.log[device.counts[LOGGED]]
-        line[0] = at
-        line[1] = code
-        line[2] = bank
-        line[3] = device.row[bank]
-        device.counts[LOGGED] += 1
+        in_rank = len(banks) // len(ranks)
+        for closed in range(rank * in_rank, (rank + 1) * in_rank):
+            banks[closed, ROW] = -1
+        ranks[rank, OPEN] = 0
+        ranks[rank, ACTIVE] += at - ranks[rank, OPENED_AT]
+    if len(log) > 0:
+        line = counts[LOGGED]
+        log[line, 0] = at
+        log[line, 1] = code
+        log[line, 2] = bank
+        log[line, 3] = banks[bank, ROW]
+        counts[LOGGED] += 1
 
 
 @njit(cache=True)
-def with_room(device):
-    """The same memory, with room in its log for another command."""
-    log = np.zeros((2 * len(device.log), 4), np.int64)
-    log[: len(device.log)] = device.log
-    return Device(
-        device.timing, device.ready, device.history, device.row, device.served, device.open_banks,
-        device.opened_at, device.active, device.counts, log,
-    )  # fmt: skip
+def longer(log):
+    """The same log with room for as many lines again."""
+    twice = np.zeros((2 * len(log), 4), np.int64)
+    twice[: len(log)] = log
+    return twice
 
 
-def replayed(spec: DramSpec, device: Device, is_write, outcome) -> Replay:
-    """Result of a core's run; `outcome`: row hits, cycle of the end, sum of read latencies."""
-    row_hits, end, latency = outcome
-    reads = len(is_write) - int(is_write.sum())
-    still_open = device.open_banks > 0
-    active = int(device.active.sum() + (end - device.opened_at)[still_open].sum())
-    at, code, bank, row = device.log[: device.counts[LOGGED]].T
+def replayed(spec: DramSpec, asked: Requests, device: Device, outcome) -> Replay:
+    """Result of a core's run; `outcome`: log, row hits, end, sum of read latencies."""
+    log, row_hits, end, latency = outcome
+    reads = len(asked.is_write) - int(asked.is_write.sum())
+    counts = device.counts.tolist()
+    at, code, bank, row = log[: counts[LOGGED]].T
     group, bank = np.divmod(bank, spec.banks)
     rank, group = np.divmod(group, spec.bank_groups)
-    for_rank = (code == PREA) | (code == REF)
-    commands = np.stack(
-        [at, code, rank, np.where(for_rank, -1, group), np.where(for_rank, -1, bank),
-         np.where(for_rank | (code == PRE), -1, row)], axis=1,
-    )  # fmt: skip
-    counts = device.counts.tolist()
+    whole_rank = (code == PREA) | (code == REF)
+    commands = [
+        at,
+        code,
+        rank,
+        np.where(whole_rank, -1, group),
+        np.where(whole_rank, -1, bank),
+        np.where(whole_rank | (code == PRE), -1, row),
+    ]
+    still_open = device.ranks[device.ranks[:, OPEN] > 0]
     return Replay(
-        requests=len(is_write),
+        requests=len(asked.is_write),
         total_cycles=end,
         row_hits=row_hits,
         act_commands=counts[ACT],
@@ -126,8 +125,8 @@ def replayed(spec: DramSpec, device: Device, is_write, outcome) -> Replay:
         read_commands=counts[RD],
         write_commands=counts[WR],
         refresh_commands=counts[REF],
-        active_cycles=active,
+        active_cycles=int(device.ranks[:, ACTIVE].sum() + (end - still_open[:, OPENED_AT]).sum()),
         average_read_latency_cycles=latency / reads if reads else 0.0,
-        bandwidth_GBps=len(is_write) * spec.burst_bytes * 1000 / (end * spec.tCK_ps),
-        commands=commands,
+        bandwidth_GBps=len(asked.is_write) * spec.burst_bytes * 1000 / (end * spec.tCK_ps),
+        commands=np.stack(commands, axis=1),
     )
