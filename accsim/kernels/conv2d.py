@@ -192,16 +192,18 @@ def _convolve(
     padded = pad_map(x, _carrier(bytes_, True), *borders, dilation, channels)
     lanes = _lanes(shape[3] // groups)
     packed, starts, corrections = pack(weights, flipped, groups, sums.planes, channels, lanes)
-    fine = np.zeros(len(corrections), np.int32)
+    fine = np.zeros(corrections.shape[2], np.int32)
     if finer is not None:
         fine[: len(finer)] = finer
     y = np.empty((images, rows, columns, shape[3]), np.int8 if limit <= 127 else np.int16)
-    common = padded, packed, starts, corrections, stride, shift + fine, key, limit, y
+    rest = stride, shift + fine, key, limit, y
     if sums.at_once:
         steps = max(1, sums.at_once // group)
-        largest, *seen = convolve_exact(*common, steps, sums.wrap_bits)
+        whole = corrections[0, -1]
+        largest, *seen = convolve_exact(padded, packed, starts, whole, *rest, steps, sums.wrap_bits)
     else:
-        largest, *seen = convolve(*common)
+        inside = borders[0], borders[0] + (x.shape[1] - 1) * dilation + 1
+        largest, *seen = convolve(padded, packed, starts, corrections, inside, *rest)
     return Product(y.reshape(shape), int((largest >> fine).max()), *seen)
 
 
@@ -322,7 +324,8 @@ def pack(weights, flipped, groups, planes, channels, lanes):
     packed : uint32[planes, K/lanes, R, S, B/g, lanes] of g values each, g = 4 bytes or 2 words; B
         input channels
     starts : int64[K/lanes], the first of these channels
-    corrections : int32[K rounded up], 128 times the sum of each output's bytes; 0 for words
+    corrections : int32[R + 1, R + 1, K rounded up], 128 times the sum of each output's bytes in the
+        rows of taps from the first index to before the second; 0 for words
     """
     group = WORD // weights.itemsize
     parts = split_bytes(weights) if planes == 2 else (weights,)
@@ -335,7 +338,9 @@ def pack(weights, flipped, groups, planes, channels, lanes):
         whole = [_flipped(part, groups) if flipped else part for part in parts]
         starts, block = _blocks(whole[0], groups, channels, lanes)
         packed = [_pack(part, groups, starts, block // group, lanes) for part in whole]
-    return _stacked([part for part, _ in packed]), starts, packed[0][1]
+    upto = np.zeros((weights.shape[0] + 1, len(starts) * lanes), np.int32)
+    np.cumsum(packed[0][1], 0, out=upto[1:])
+    return _stacked([part for part, _ in packed]), starts, upto[None] - upto[:, None]
 
 
 def _flipped(weights, groups):
@@ -360,7 +365,7 @@ def _blocks(weights, groups, channels, lanes):
 
 @njit(cache=True, parallel=True)
 def _pack(weights, groups, starts, words, lanes):
-    """`pack` of one plane, not flipped."""
+    """`pack` of one plane, not flipped; what every row of taps adds to the corrections."""
     height, width, inputs, outputs = weights.shape
     group = WORD // weights.itemsize
     runs = _runs(groups, outputs, lanes)
@@ -379,7 +384,7 @@ def _pack(weights, groups, starts, words, lanes):
                     t, end = begin // lanes, min(begin + lanes, last)
                     target = packed[t, r, s, word, begin - t * lanes : end - t * lanes]
                     target[:] = line[begin - first : end - first]
-    return packed, sums.sum(0).astype(np.int32)
+    return packed, sums.reshape(height, width, -1).sum(1)
 
 
 @njit(cache=True)
@@ -417,7 +422,7 @@ def _pack_flipped(weights, words, lanes):
     height, width, inputs, groups = words.shape
     tiles = (inputs + lanes - 1) // lanes
     packed = np.zeros((tiles, height, width, groups, lanes), np.uint32)
-    corrections = np.zeros(tiles * lanes, np.int32)
+    corrections = np.zeros((height, tiles * lanes), np.int32)
     for t in prange(tiles):
         start = t * lanes
         used = min(lanes, inputs - start)
@@ -431,7 +436,7 @@ def _pack_flipped(weights, words, lanes):
                 if weights.itemsize == 1:
                     for lane in range(used):
                         row = weights[r_source, s_source, start + lane]
-                        corrections[start + lane] += BYTE_OFFSET * _sum(row)
+                        corrections[r, start + lane] += BYTE_OFFSET * _sum(row)
     return packed, corrections
 
 
@@ -452,13 +457,14 @@ def largest_norm(weights, flipped, groups) -> int:
 
 
 @njit(cache=True, parallel=True)
-def convolve(padded, packed, starts, corrections, stride, shifts, key, limit, y):
+def convolve(padded, packed, starts, corrections, inside, stride, shifts, key, limit, y):
     """Convolution of a padded map whose sums fit 32 bits, rounded and saturated into `y`.
 
     Parameters
     ----------
     padded : uint8 or int16 [N, H, W, C], see `pad_map`
     packed, starts, corrections : see `pack`; one plane
+    inside : first row of `padded` that is no border, and the first that is again
     stride : step of the window
     shifts : int32[K rounded up], the right shift of every output
     key, limit : as in `forward`
@@ -478,6 +484,7 @@ def convolve(padded, packed, starts, corrections, stride, shifts, key, limit, y)
             packed[0],
             starts,
             corrections,
+            inside,
             stride,
             shifts,
             key,
@@ -493,9 +500,23 @@ def convolve(padded, packed, starts, corrections, stride, shifts, key, limit, y)
 
 @njit(cache=True)
 def _convolve_image(
-    padded, packed, starts, corrections, stride, shifts, key, first_index, limit, y, largest
+    padded,
+    packed,
+    starts,
+    corrections,
+    inside,
+    stride,
+    shifts,
+    key,
+    first_index,
+    limit,
+    y,
+    largest,
 ):
-    """One image of `convolve`; outputs clipped."""
+    """One image of `convolve`; outputs clipped.
+
+    Rows of taps that lie in the border for all pixels of a tile are left out.
+    """
     _, width, channels = padded.shape
     tiles, kernel_rows, kernel_columns, groups, lanes = packed.shape
     rows, columns, outputs = y.shape
@@ -503,7 +524,8 @@ def _convolve_image(
     pixel_bytes = channels * padded.itemsize
     flat = y.reshape(pixels, outputs)
     taps, inner = _taps(kernel_rows, kernel_columns, groups, width, pixel_bytes)
-    panel = len(taps) * inner * lanes * WORD
+    taps_in_row = len(taps) // kernel_rows
+    row_panel = taps_in_row * inner * lanes * WORD
     tile = np.empty((ROWS, lanes), np.int32)
     clipped = np.zeros(lanes, np.int32)
     row_bytes, column_bytes = width * stride * pixel_bytes, stride * pixel_bytes
@@ -511,23 +533,26 @@ def _convolve_image(
     for block in range(0, pixels, BLOCK_PIXELS):
         for t in range(tiles):
             for first in range(block, min(block + BLOCK_PIXELS, pixels), ROWS):
+                last = min(first + ROWS, pixels) - 1
+                begin = min(max(inside[0] - last // columns * stride, 0), kernel_rows - 1)
+                end = max(min(inside[1] - first // columns * stride, kernel_rows), begin + 1)
                 _multiply(
                     lanes,
                     padded,
                     starts[t] * padded.itemsize,
                     offsets.ctypes.data + 8 * first,
                     WORD,
-                    taps.ctypes.data,
-                    packed.ctypes.data + t * panel,
+                    taps.ctypes.data + 8 * begin * taps_in_row,
+                    packed.ctypes.data + (t * kernel_rows + begin) * row_panel,
                     lanes * WORD,
-                    len(taps),
+                    (end - begin) * taps_in_row,
                     inner,
                     tile.ctypes.data,
                     0,
                 )
                 _round_tile(
                     tile,
-                    corrections,
+                    corrections[begin, end],
                     t * lanes,
                     first,
                     shifts,
