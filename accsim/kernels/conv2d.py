@@ -34,8 +34,7 @@ from accsim.kernels.gemm import (
 PARTS = 8  # of the pixels of a pointwise product; fixed, whatever the threads
 BLOCK_PIXELS = 64  # outputs that go through a panel of weights before the next is loaded
 CHANNEL_BLOCK = 16  # channels of the input whose weight gradients are summed together
-SHORT_ROW = 12  # pixels below which the ends of rows cost more than to multiply by zeros there
-RUN_PIXELS = 192  # pixels of a run of which both operands stay in the first-level cache
+RUN_PIXELS = 96  # pixels of a run of which both operands stay in the first-level cache
 HIGH_BITS = 8  # a 16-bit right operand may be split: value = high * 2**8 + low
 LEAST_AT_ONCE = 32  # products of one 32-bit sum below which the right operand is split
 
@@ -230,17 +229,15 @@ def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32, groups=
     offset = BYTE_OFFSET if bytes_ else 0
     lanes = _lanes(outputs // groups)
     block = min(CHANNEL_BLOCK, x.shape[3])
-    left = interleave_images(x, _carrier(bytes_, True), offset, padding, padding, block)
-    joined = stride == 1 and (kernel == 1 or columns < SHORT_ROW)
-    gap = kernel - 1 if joined else 0  # the rows of both operands then follow each other
+    left = interleave_images(x, _carrier(bytes_, True), offset, padding, block)
     right = _stacked(
         [
-            interleave_images(part, _carrier(bytes_, False), 0, 0, gap, lanes)
+            interleave_images(part, _carrier(bytes_, False), 0, 0, lanes)
             for part in (split_bytes(dy) if sums.planes == 2 else (dy,))
         ]
     )
-    if joined:
-        right = right.reshape(*right.shape[:3], 1, -1, *right.shape[5:])
+    if kernel == stride == 1 and not padding:  # the rows of both operands follow each other
+        left, right = (a.reshape(*a.shape[:-4], 1, -1, *a.shape[-2:]) for a in (left, right))
     corrections = output_sums(dy) * offset
     shape = kernel, kernel, x.shape[3] // groups, outputs
     common = left, right, corrections, stride, groups
@@ -816,7 +813,7 @@ def wrap(totals, bits):
 
 
 @njit(cache=True, parallel=True)
-def interleave_images(x, carrier, offset, border, gap, block):
+def interleave_images(x, carrier, offset, border, block):
     """Blocks of channels, with groups of images side by side in 32-bit lanes.
 
     Parameters
@@ -824,34 +821,32 @@ def interleave_images(x, carrier, offset, border, gap, block):
     x : int8 or int16 [N, H, W, C]
     carrier : empty array of the result's type
     offset : added to every value: 128 for bytes of a left operand, else 0
-    border : zero rows above and below the map, and zero columns left of it
-    gap : zero columns right of it
+    border : zero rows and columns around the map
     block : channels of a block: 16, 32, or at most as many as there are
 
     Returns
     -------
-    [ceil(C/block), ceil(N/g), border + H + border, border + W + gap, block, g], g = 4 bytes or 2
-        words; channels beyond C are zero, and as much as an image follows that may be read
+    [ceil(C/block), ceil(N/g), border + H + border, border + W + border, block, g], g = 4 bytes or 2
+        words; channels beyond C are zero
     """
     images, height, width, channels = x.shape
     group = WORD // carrier.itemsize
     groups = (images + group - 1) // group
     blocks = (channels + block - 1) // block
-    shape = (blocks, groups, height + 2 * border, border + width + gap, block, group)
-    size = blocks * groups * shape[2] * shape[3] * block * group
-    mixed = np.empty(size + size // (blocks * groups), carrier.dtype)[:size].reshape(shape)
+    shape = (blocks, groups, height + 2 * border, width + 2 * border, block, group)
+    mixed = np.empty(shape, carrier.dtype)
     for g in prange(groups):
-        _interleave_group(x, g, offset, border, gap, mixed)
+        _interleave_group(x, g, offset, border, mixed)
     return mixed
 
 
 @njit(cache=True)
-def _interleave_group(x, g, offset, border, gap, mixed):
+def _interleave_group(x, g, offset, border, mixed):
     """Group `g` of images of `interleave_images`."""
     images, height, width, channels = x.shape
     blocks, _groups, _rows, _columns, block, group = mixed.shape
     first = g * group
-    if border or gap or first + group > images or blocks * block > channels:
+    if border or first + group > images or blocks * block > channels:
         for b in range(blocks):
             mixed[b, g].reshape(-1)[:] = offset
     whole = channels - channels % LANES if first + group <= images else 0
@@ -903,6 +898,7 @@ def correlate(x, dy, corrections, stride, groups, steps, gradient):
     kernel, _, inputs, outputs = gradient.shape
     lanes = dy.shape[5]
     of_group = outputs // groups
+    starts = _row_starts(x.shape[1:], dy.shape[3], stride)
     for task in prange(tiles * kernel * blocks):
         t, r, block = task // (kernel * blocks), task // blocks % kernel, task % blocks
         end = min((t + 1) * lanes, outputs)
@@ -910,37 +906,54 @@ def correlate(x, dy, corrections, stride, groups, steps, gradient):
         first = max(t * lanes // of_group * inputs, channels[0])
         last = min(((end - 1) // of_group + 1) * inputs, channels[1])
         if first < last:
-            sums = _correlate_block(x[block], dy[:, t], stride, r, kernel, steps, gradient)
+            sums = _correlate_block(x[block], dy[:, t], starts, stride, r, kernel, steps, gradient)
             for c in range(first, last):  # those that meet the outputs of this tile
-                begin = max(t * lanes, c // inputs * of_group)
+                group = c // inputs
+                begin = max(t * lanes, group * of_group)
+                stop = min(end, (group + 1) * of_group)
                 for s in range(kernel):
-                    line = sums[s * size + c - channels[0]]
-                    target = gradient[r, s, c % inputs]
-                    for k in range(begin, min(end, (c // inputs + 1) * of_group)):
-                        target[k] = line[k - t * lanes] - corrections[k]
+                    line = sums[s * size + c - channels[0], begin - t * lanes :]
+                    target = gradient[r, s, c - group * inputs, begin:stop]
+                    _difference(line, corrections[begin:stop], target)
 
 
 @njit(cache=True)
-def _correlate_block(x, dy, stride, r, kernel, steps, gradient):
+def _row_starts(shape, rows, stride):
+    """Where the rows that the window reads begin, in bytes; of every group of images."""
+    groups, height, width, block, _ = shape
+    starts = np.empty(groups * rows, np.int64)
+    for g in range(groups):
+        for p in range(rows):
+            starts[g * rows + p] = (g * height + p * stride) * width * block * WORD
+    return starts
+
+
+@njit(cache=True)
+def _difference(a, b, out):
+    """``a - b`` in `out`; a function of its own so that its loop becomes vectors."""
+    for i in range(len(out)):
+        out[i] = a[i] - b[i]
+
+
+@njit(cache=True)
+def _correlate_block(x, dy, starts, stride, r, kernel, steps, gradient):
     """Sums of one row of taps, a block of channels and a tile: [kernel * block, lanes].
 
     Pixels are taken in runs so short that both operands stay in the first-level cache while all
     rows of taps and channels go over them.
     """
-    groups, _height, width, block, _ = x.shape
-    planes, _, rows, columns, lanes, _ = dy.shape
+    _groups, _height, width, block, _ = x.shape
+    columns, lanes = dy.shape[3:5]
     lines = (kernel * block + ROWS - 1) // ROWS * ROWS
     pixel = block * WORD
     sums = np.zeros((lines, lanes), gradient.dtype)
     tile = np.empty((ROWS, lanes), np.int32)
-    offsets = np.minimum(np.arange(lines), kernel * block - 1) * WORD + r * width * pixel
-    starts = np.empty(groups * rows, np.int64)  # of every row of every group
-    for g in range(groups):
-        for p in range(rows):
-            starts[g * rows + p] = g * x[0].size * x.itemsize + p * stride * width * pixel
+    offsets = np.empty(lines, np.int64)
+    for line in range(lines):
+        offsets[line] = min(line, kernel * block - 1) * WORD + r * width * pixel
     most = min(steps, RUN_PIXELS) if steps else RUN_PIXELS
     rows_at_once, columns_at_once = max(1, most // columns), min(columns, most)
-    for plane in range(planes):
+    for plane in range(len(dy)):
         for p in range(0, len(starts), rows_at_once):
             for q in range(0, columns, columns_at_once):
                 right = dy[plane].ctypes.data + (p * columns + q) * lanes * WORD
