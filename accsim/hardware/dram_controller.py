@@ -49,6 +49,7 @@ from accsim.hardware.dram_core import (
     WRITE,
     Core,
 )
+from accsim.hardware.dram_recall import advance_recalling, new_recall
 from accsim.hardware.dram_replay import Policy, Replay, requests
 from accsim.hardware.dram_rules import Command, decode
 
@@ -67,6 +68,7 @@ class Frfcfs(Policy):
     write_low: int = 2  # so many writes may be left when reads get it back
     patience_cycles: int = 2048  # what has waited longer takes the turn; twice that, it goes alone
     row_hits_cap: int = 20  # bursts of an open row, then an older request of another row goes first
+    exact: bool = False  # play every command, and take no stretch from memory; see `dram_recall`
 
     def __post_init__(self):
         if not 1 <= self.queue_depth <= 256:
@@ -95,18 +97,31 @@ class Frfcfs(Policy):
         record: bool = False,
     ) -> Replay:
         """See `Policy.replay`; raises RuntimeError if a request can never be served."""
-        requests(spec, mapping, arrivals, addresses, is_write)
-        bursts = np.asarray(addresses, np.int64) // spec.burst_bytes
-        script = np.stack([arrivals, bursts, is_write], axis=1).astype(np.int64)
-        count = len(script)
+        count = len(arrivals)
+        script = np.empty((count, 4), np.int64)
+        sound = spec.channels == 1 and count == len(addresses) == len(is_write)
+        sound = sound and dram_core.fill_script(
+            np.ascontiguousarray(arrivals, np.int64),
+            np.ascontiguousarray(addresses, np.int64),
+            np.ascontiguousarray(is_write, np.bool_),
+            spec.burst_bytes,
+            spec.capacity_bytes,
+            script,
+        )
+        if not sound:
+            requests(spec, mapping, arrivals, addresses, is_write)  # raises, and says why
         core = dram_core.new_core(
             spec, mapping, self, trace_rows=_TRACE_ROWS if record else 0, script=script
         )
         state, tables = core.state, []
         core.streams[0, :] = [script[0, 2], script[0, 1], count, count, 0, 0, script[0, 0]]
         state[OFFERING] = state[ACTIVE] = 1
+        recall = None if record or self.exact else new_recall(core)
         while state[ACTIVE]:
-            following, _ = dram_core.advance(NEVER, core)
+            if recall is None:
+                following, _ = dram_core.advance(NEVER, core)
+            else:
+                following, _ = advance_recalling(NEVER, core, recall)
             if following == STUCK:
                 raise RuntimeError(_stuck(core, spec))
             tables.append(core.trace[: state[TRACED]].copy())
@@ -181,6 +196,8 @@ class DramController:
             dram_core.new_core(spec, mapping, policy, channel, _TRACE_ROWS if trace else 0)
             for channel in range(spec.channels)
         )
+        exact = policy.exact or trace or spec.channels > 1
+        self._recall = None if exact else new_recall(self._cores[0])
         self._channel_shift = mapping.shifts(spec).channel
         self._free = list(range(15, -1, -1))
         self._moving: list[_Moving | None] = [None] * 16  # by stream
@@ -221,7 +238,7 @@ class DramController:
                 continue
             moving.channels += 1
             state = core.state
-            own_first = dram_core.burst_in_channel(first, core)
+            own_first = dram_core.in_channel(first, core)
             offer_ps = now + (own_first - first) * interval_ps
             offer_cycle = -(-offer_ps // self.spec.tCK_ps)
             core.streams[stream] = (
@@ -317,7 +334,10 @@ class DramController:
     def _advance(self, until: int) -> int:
         """Play all cycles below `until` or the first completion; return the next busy cycle."""
         while True:
-            following, until = dram_core.advance_all(until, self._cores)
+            if self._recall is None:
+                following, until = dram_core.advance_all(until, self._cores)
+            else:
+                following, until = advance_recalling(until, self._cores[0], self._recall)
             for core in self._cores:
                 for stream, end in core.finished[: core.state[FINISHED]].tolist():
                     self._through(stream, end)

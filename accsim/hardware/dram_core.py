@@ -13,6 +13,7 @@ from numba import njit
 from accsim.hardware.dram import AddressMapping, DramSpec
 
 NEVER = 1 << 60  # cycle
+STRETCH = 32  # bursts; a power of two
 _FAR = 1 << 20  # longer than any wait between two commands
 READ, WRITE = 0, 1  # queues and turns
 COLUMN, ACT, PRE, PREA, REF = range(5)  # kinds of command, in order of preference
@@ -47,7 +48,8 @@ FIRST, LAST, PROPOSED, READY_AT, ORDER = range(5)
     BURST, IN_BANK, WANTED_ROW, STREAM, BLOCKERS, AGE, STARTED, SINCE, NEXT, OLDER, YOUNGER,
 ) = range(11)  # fmt: skip
 KIND, NEXT_BURST, TO_OFFER, TO_MOVE, OFFER_PS, INTERVAL_PS, OFFER_AT = range(7)  # streams
-ARRIVAL, SCRIPT_BURST, SCRIPT_KIND = range(3)  # script
+# script; NEXT_RUN: the first line from here on that has STRETCH lines of the next bursts after it
+ARRIVAL, SCRIPT_BURST, SCRIPT_KIND, NEXT_RUN = range(4)
 (
     CLOCK,  # earliest cycle of the next command
     ACCEPT_AT,  # earliest cycle at which the next request may enter
@@ -57,6 +59,7 @@ ARRIVAL, SCRIPT_BURST, SCRIPT_KIND = range(3)  # script
     OWED,  # bursts that this turn still serves before the other may have it
     LATE,  # the oldest request of the turn has waited so long that it goes alone
     ACCEPTED,  # requests so far: the age of the next
+    PAUSE_AT,  # so many accepted, and `advance` returns
     OFFERING,  # streams with requests still to enter, listed in offering[]
     POINTER,  # next of them in the round
     ACTIVE,  # transfers with a burst still to move
@@ -69,7 +72,7 @@ ARRIVAL, SCRIPT_BURST, SCRIPT_KIND = range(3)  # script
     HELD,  # burst of the read that the script's next write waits for, or -1
     FINISHED,  # rows of finished[]: transfer's stream, cycle of its end
     TRACED,  # rows of trace[]
-) = range(20)
+) = range(21)
 COUNTS = (
     "reads", "writes", "activates", "precharges", "refreshes",
     "row_hits", "row_misses", "row_conflicts",
@@ -86,8 +89,8 @@ STUCK = -1  # in place of the next cycle: requests wait and no command can ever 
 
 # Nothing here allocates: without numba's counting of references to arrays (nrt) it is ten times as
 # fast. What runs at every burst is inlined: a call would pass all tables, seven words each.
-_compiled = njit(cache=True, _nrt=False)
-_inlined = njit(cache=True, _nrt=False, forceinline=True)
+compiled = njit(cache=True, _nrt=False)
+inlined = njit(cache=True, _nrt=False, forceinline=True)
 
 
 class Core(NamedTuple):
@@ -124,8 +127,8 @@ def new_core(
     shifts = mapping.shifts(spec)
     group_count = spec.ranks * spec.bank_groups
     bank_count, depth = group_count * spec.banks, policy.queue_depth
-    state = np.zeros(20, np.int64)
-    state[DATA_KIND] = state[HELD] = -1
+    state = np.zeros(21, np.int64)
+    state[DATA_KIND] = state[HELD] = state[PAUSE_AT] = -1
     ranks = np.zeros((spec.ranks, WINDOW + 4), np.int64)
     ranks[:, REFRESH_AT] = [spec.nREFI * (n + 1) // spec.ranks for n in range(spec.ranks)]
     ranks[:, WINDOW:] = -NEVER
@@ -163,9 +166,33 @@ def new_core(
         counts=np.zeros(9, np.int64),
         bus=np.zeros(len(CAUSES), np.int64),
         trace=np.zeros((trace_rows, 6), np.int64),
-        script=np.zeros((0, 3), np.int64) if script is None else script,
+        script=np.zeros((0, 4), np.int64) if script is None else script,
         returns=np.full((RETURNS, 2), -1),
     )
+
+
+@compiled
+def fill_script(arrivals, addresses, is_write, burst_bytes, capacity_bytes, script):
+    """Lines of the script of requests of one burst each; False if an arrival or address is wrong.
+
+    Written from the last to the first, to know how many next bursts follow each.
+    """
+    next_run, ahead = NEVER, 0
+    sound = len(script) > 0 and arrivals[0] >= 0
+    for line in range(len(script) - 1, -1, -1):
+        burst, kind = addresses[line] // burst_bytes, int(is_write[line])
+        script[line, ARRIVAL] = arrivals[line]
+        script[line, SCRIPT_BURST] = burst
+        script[line, SCRIPT_KIND] = kind
+        sound &= 0 <= addresses[line] < capacity_bytes
+        last = line + 1 == len(script)
+        sound &= last or arrivals[line] <= arrivals[line + 1]
+        follows = not last and script[line + 1, SCRIPT_BURST] == burst + 1
+        ahead = ahead + 1 if follows and script[line + 1, SCRIPT_KIND] == kind else 0
+        if ahead >= STRETCH and burst % STRETCH == 0:
+            next_run = line
+        script[line, NEXT_RUN] = next_run
+    return sound
 
 
 def with_room(core: Core) -> Core:
@@ -177,13 +204,7 @@ def with_room(core: Core) -> Core:
     )
 
 
-@_compiled
-def burst_in_channel(burst, core):
-    """The first burst from `burst` on that lies in this channel."""
-    return _in_channel(burst, core)
-
-
-@_compiled
+@compiled
 def advance_all(until, cores):
     """`advance` for the controllers of all channels, in step; `finished` holds completions.
 
@@ -208,13 +229,14 @@ def advance_all(until, cores):
                 until = min(until, core.finished[row, 1])
 
 
-@_compiled
+@compiled
 def advance(until, core):
     """Play commands and acceptances of all cycles below `until`; stop early at a completion.
 
     Returns (next cycle at which anything can happen or STUCK, `until` or the earlier end of the
     first transfer that completed). Chopping time into several calls never changes a cycle: what
-    happens depends on the tables alone. It stops short of `until` only when `trace` is full.
+    happens depends on the tables alone. It stops short of `until` only when `trace` is full, and
+    once PAUSE_AT requests have been accepted.
     """
     state, queues, requests, trace = core.state, core.queues, core.requests, core.trace
     command_at, kind, slot = NEVER, REF, 0
@@ -233,6 +255,8 @@ def advance(until, core):
             return following, until
         if accept_at < command_at:
             stale = _accept(accept_at, place, core)
+            if state[ACCEPTED] == state[PAUSE_AT]:
+                return state[CLOCK], until
             continue
         stale = True
         state[CLOCK] = command_at + 1
@@ -250,7 +274,7 @@ def advance(until, core):
             _refreshed(command_at, core)
 
 
-@_compiled
+@compiled
 def _write_down(at, kind, slot, core):
     """Write a command into the next line of the trace."""
     state, turn = core.state, core.state[TURN]
@@ -269,7 +293,7 @@ def _write_down(at, kind, slot, core):
         line[ROW] = core.requests[turn, slot, WANTED_ROW]
 
 
-@_inlined
+@inlined
 def _take_turn(core):
     """Give the turn to the other queue if this one is empty or has had its share.
 
@@ -300,8 +324,8 @@ def _take_turn(core):
     return changed
 
 
-@_inlined
-def _propose(kind, bank, core):
+@inlined
+def propose(kind, bank, core):
     """Renew the command that a bank proposes to a queue: for the oldest request of its open row,
     else for its oldest request. Requests that wait for an older one do not count."""
     rules, banks, chains, requests = core.rules, core.banks, core.chains, core.requests
@@ -332,7 +356,7 @@ def _propose(kind, bank, core):
     chains[kind, bank, ORDER] = what << 40 | requests[kind, slot, AGE] << 8 | slot
 
 
-@_inlined
+@inlined
 def _choose(core):
     """(earliest cycle, kind, slot) of the next command of the turn's queue; cycle NEVER if none.
 
@@ -366,7 +390,7 @@ def _choose(core):
     return at, what, slot
 
 
-@_compiled
+@compiled
 def _choose_late(core):
     """The same for the turn's oldest request alone."""
     turn = core.state[TURN]
@@ -381,7 +405,7 @@ def _choose_late(core):
     return at, COLUMN, slot
 
 
-@_compiled
+@compiled
 def _refresh(core):
     """(cycle, kind) of the next step of the refresh that is due: close all rows, then REF."""
     state, banks = core.state, core.banks
@@ -397,7 +421,7 @@ def _refresh(core):
     return at, PREA if opened else REF
 
 
-@_compiled
+@compiled
 def _refreshed(at, core):
     """REF of the rank that was due; find the one that is due next."""
     rules, state, ranks, banks = core.rules, core.state, core.ranks, core.banks
@@ -408,16 +432,23 @@ def _refreshed(at, core):
     for bank in range(len(banks)):
         if banks[bank, IN_RANK] == due:
             banks[bank, ACT_AT] = at + rules[nRFC]
-            _propose(READ, bank, core)
-            _propose(WRITE, bank, core)
+            propose(READ, bank, core)
+            propose(WRITE, bank, core)
+    core.counts[N_REFRESHES] += 1
+    find_due(core)
+
+
+@compiled
+def find_due(core):
+    """Note the rank whose refresh comes next."""
+    state, ranks = core.state, core.ranks
     for rank in range(len(ranks)):
         if ranks[rank, REFRESH_AT] < ranks[state[DUE_RANK], REFRESH_AT]:
             state[DUE_RANK] = rank
     state[DUE_AT] = ranks[state[DUE_RANK], REFRESH_AT]
-    core.counts[N_REFRESHES] += 1
 
 
-@_inlined
+@inlined
 def _next_offer(core):
     """(cycle, place in offering[]) of the next request to enter; the first in the round wins."""
     rules, state, queues, streams = core.rules, core.state, core.queues, core.streams
@@ -439,7 +470,7 @@ def _next_offer(core):
     return best, best_place
 
 
-@_inlined
+@inlined
 def _accept(at, place, core):
     """Move a stream's next request to the end of its queue; True if that changes the choice."""
     rules, state, banks, queues = core.rules, core.state, core.banks, core.queues
@@ -452,7 +483,7 @@ def _accept(at, place, core):
         bus[WAIT] += max(0, soonest - state[ACCOUNTED_TO])
         state[ACCOUNTED_TO] = max(state[ACCOUNTED_TO], soonest)
     burst = streams[stream, NEXT_BURST]
-    bank = _bank_of(burst, core)
+    bank = bank_of(burst, core)
     blockers = 0
     older = chains[1 - kind, bank, FIRST]
     while older >= 0:
@@ -488,7 +519,7 @@ def _accept(at, place, core):
     passes = chains[kind, bank, PROPOSED] == PRE and banks[bank, OPEN_ROW] == row
     changes = blockers == 0 and (none or passes)
     if changes:
-        _propose(kind, bank, core)
+        propose(kind, bank, core)
         changes = kind == state[TURN]
     queues[kind, QUEUED] += 1
     queues[kind, BLOCKED] += blockers > 0
@@ -498,9 +529,9 @@ def _accept(at, place, core):
     streams[stream, TO_OFFER] -= 1
     if streams[stream, TO_OFFER] > 0:
         if len(script) > 0:
-            _follow_script(core)
+            follow_script(core)
         else:
-            following = _in_channel(burst + 1, core)
+            following = in_channel(burst + 1, core)
             streams[stream, NEXT_BURST] = following
             streams[stream, OFFER_PS] += (following - burst) * streams[stream, INTERVAL_PS]
             streams[stream, OFFER_AT] = (streams[stream, OFFER_PS] + rules[tCK] - 1) // rules[tCK]
@@ -513,8 +544,8 @@ def _accept(at, place, core):
     return changes
 
 
-@_inlined
-def _bank_of(burst, core):
+@inlined
+def bank_of(burst, core):
     """A burst's bank, counted through all bank groups and ranks."""
     rules = core.rules
     group = (burst >> rules[GROUP_SHIFT]) & (rules[GROUPS] - 1)
@@ -522,8 +553,8 @@ def _bank_of(burst, core):
     return group * rules[BANKS] + ((burst >> rules[BANK_SHIFT]) & (rules[BANKS] - 1))
 
 
-@_inlined
-def _in_channel(burst, core):
+@inlined
+def in_channel(burst, core):
     """The first burst from `burst` on that lies in this channel."""
     rules = core.rules
     ahead = (rules[CHANNEL] - (burst >> rules[CHANNEL_SHIFT])) & (rules[CHANNELS] - 1)
@@ -532,8 +563,8 @@ def _in_channel(burst, core):
     return ((burst >> rules[CHANNEL_SHIFT]) + ahead) << rules[CHANNEL_SHIFT]
 
 
-@_inlined
-def _follow_script(core):
+@inlined
+def follow_script(core):
     """Stream 0 offers the script's next request; a write waits for all reads of its address."""
     state, chains, requests = core.state, core.chains, core.requests
     streams, script, returns = core.streams, core.script, core.returns
@@ -544,7 +575,7 @@ def _follow_script(core):
     streams[0, OFFER_AT] = script[line, ARRIVAL]
     if script[line, SCRIPT_KIND] == READ:
         return
-    slot = chains[READ, _bank_of(burst, core), FIRST]
+    slot = chains[READ, bank_of(burst, core), FIRST]
     while slot >= 0:
         if requests[READ, slot, BURST] == burst:
             state[HELD] = burst
@@ -556,7 +587,7 @@ def _follow_script(core):
             streams[0, OFFER_AT] = max(streams[0, OFFER_AT], returns[back, 1])
 
 
-@_inlined
+@inlined
 def _return_read(burst, bank, end, core):
     """A script's read has been issued: note its data's end, let the write go that waits for it."""
     state, chains, requests, streams = core.state, core.chains, core.requests, core.streams
@@ -575,7 +606,7 @@ def _return_read(burst, bank, end, core):
     streams[0, OFFER_AT] = max(script[state[ACCEPTED], ARRIVAL], end)
 
 
-@_compiled
+@compiled
 def _activate(at, request, core):
     """ACT: the bank opens the request's row; the rank's window of four ACTs moves on."""
     rules, counts = core.rules, core.counts
@@ -599,11 +630,11 @@ def _activate(at, request, core):
         rank[OPENED_AT] = at
     rank[OPEN_BANKS] += 1
     counts[N_ACTIVATES] += 1
-    _propose(READ, number, core)
-    _propose(WRITE, number, core)
+    propose(READ, number, core)
+    propose(WRITE, number, core)
 
 
-@_compiled
+@compiled
 def _precharge_for(at, request, core):
     """PRE: the bank closes a row that is not the request's."""
     if request[STARTED] == 0:
@@ -613,7 +644,7 @@ def _precharge_for(at, request, core):
     _close(at, request[IN_BANK], core)
 
 
-@_compiled
+@compiled
 def _precharge_all(at, core):
     """PREA: all banks of the rank that is due for refresh close their rows."""
     core.counts[N_PRE_COMMANDS] += 1
@@ -622,7 +653,7 @@ def _precharge_all(at, core):
             _close(at, bank, core)
 
 
-@_compiled
+@compiled
 def _close(at, number, core):
     """A bank closes its row."""
     bank = core.banks[number]
@@ -633,11 +664,11 @@ def _close(at, number, core):
     if rank[OPEN_BANKS] == 0:
         core.state[OPEN_CYCLES] += at - rank[OPENED_AT]
     core.counts[N_PRECHARGES] += 1
-    _propose(READ, number, core)
-    _propose(WRITE, number, core)
+    propose(READ, number, core)
+    propose(WRITE, number, core)
 
 
-@_compiled
+@compiled
 def _pause_others(free_at, rank, core):
     """The other ranks' data come no earlier than cycle `free_at`."""
     rules, ranks = core.rules, core.ranks
@@ -649,7 +680,7 @@ def _pause_others(free_at, rank, core):
             ranks[other, COLUMN_AT + WRITE] = max(at, free_at - rules[CWL])
 
 
-@_inlined
+@inlined
 def _column(at, slot, core):
     """RD or WR of the request in `slot`; return its data's end if a transfer ends, or NEVER."""
     rules, state, ranks, groups = core.rules, core.state, core.ranks, core.groups
@@ -664,7 +695,8 @@ def _column(at, slot, core):
     rank = banks[bank, IN_RANK]
     if requests[kind, slot, STARTED] == 0:
         counts[N_HITS] += 1
-    banks[bank, HITS] += 1
+    first = chains[kind, bank, FIRST]
+    banks[bank, HITS] += first != slot and requests[kind, first, BLOCKERS] == 0
     counts[N_READS + kind] += 1
 
     # The bus: what kept this burst from following the one before.
@@ -740,9 +772,9 @@ def _column(at, slot, core):
                 requests[1 - kind, waiting, BLOCKERS] -= 1
                 queues[1 - kind, BLOCKED] -= requests[1 - kind, waiting, BLOCKERS] == 0
             waiting = requests[1 - kind, waiting, NEXT]
-    _propose(kind, bank, core)
+    propose(kind, bank, core)
     if chains[1 - kind, bank, FIRST] >= 0:
-        _propose(1 - kind, bank, core)
+        propose(1 - kind, bank, core)
     if len(script) > 0 and kind == READ:
         _return_read(burst, bank, end, core)
 
