@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from enum import Enum, IntEnum, auto
 
 RESIDUAL_BYTES = 2  # of what a stored word keeps with error feedback
+EXPONENT_BYTES = 1  # of an output's own exponent
 
 
 class Rounding(IntEnum):
@@ -26,11 +27,18 @@ class Rounding(IntEnum):
 
 
 class Scaling(Enum):
-    """Where the exponent of a map comes from; weights are always scaled by their own largest."""
+    """Where the exponent of a map comes from; that of weights comes from their own largest."""
 
     DELAYED = auto()  # from the map of the step before: results are rounded once, as they come
     CURRENT = auto()  # from the map itself: the product runs twice, or its sums wait somewhere
     STATIC = auto()  # from the first map that was seen, for the whole run
+
+
+class WeightScaling(Enum):
+    """How many exponents the weights of a layer have on their way into the PE array."""
+
+    TENSOR = auto()  # one
+    CHANNEL = auto()  # one for every output of the pass: sums of fine weights shift further
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Numerics:
     momentum_rounding: Rounding = Rounding.STOCHASTIC
     teacher_rounding: Rounding = Rounding.STOCHASTIC
     scaling: Scaling = Scaling.DELAYED
+    weight_scaling: WeightScaling = WeightScaling.TENSOR
     error_feedback: bool = False  # stored words keep what their rounding dropped, in 2 more bytes
     lfsr_lanes: int = 32  # of STOCHASTIC_LFSR: one register a lane of the vector unit
     lfsr_bits: int = 32  # of one register, 16 or 32
@@ -85,11 +94,12 @@ class Numerics:
                 f"momentum_bits must be at most master_bits + 12 ({self.master_bits + 12}), "
                 f"not {self.momentum_bits}: finer steps than that never reach their weights"
             )
-        for spec in fields(self):
-            value = getattr(self, spec.name)
-            kind = Scaling if spec.name == "scaling" else Rounding
-            if (spec.name.endswith("rounding") or kind is Scaling) and not isinstance(value, kind):
-                raise ValueError(f"{spec.name} must be a {kind.__name__}, not {value!r}")
+        kinds: dict[str, type] = {
+            spec.name: Rounding for spec in fields(self) if spec.name.endswith("rounding")
+        }
+        for name, kind in (kinds | {"scaling": Scaling, "weight_scaling": WeightScaling}).items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be a {kind.__name__}, not {getattr(self, name)!r}")
         for name in ("activation_rounding", "error_rounding"):
             if getattr(self, name) is Rounding.STOCHASTIC_LFSR:
                 raise ValueError(

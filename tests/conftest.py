@@ -56,7 +56,7 @@ def write_workload(tmp_path, pictures):
             from accsim.hardware import boards
             from accsim.hardware.buffer import BufferSpec
             from accsim.network import Shape
-            from accsim.numerics import Numerics, Rounding
+            from accsim.numerics import Numerics, Rounding, WeightScaling
             from accsim.schedule import DeferredWriteback, LayerwiseEma, SeparateEma
             from accsim.training.mean_teacher import MeanTeacher
             from accsim.training.supervised import Supervised

@@ -152,6 +152,7 @@ def test_rejected_samples_cost_no_backward_work(workload, dataset):
         ("algorithm", "Supervised()"),
         ("numerics", "Numerics(weight_bits=4, activation_bits=6, teacher_bits=12)"),
         ("numerics", "Numerics(master_bits=20, teacher_bits=24, error_feedback=True)"),
+        ("numerics", "Numerics(weight_scaling=WeightScaling.CHANNEL)"),
     ],
 )
 def test_every_choice_runs(name, source, write_workload, dataset):

@@ -22,7 +22,7 @@ class Tensor:
     """Samples of one kind of data with a home in DDR; two tensors are never equal."""
 
     name: str
-    kind: str  # weights, activations, error, gradient, momentum, teacher, residual, images, labels
+    kind: str  # weights, activations, error, gradient, momentum, teacher, residual, exponents, ...
     sample_bytes: int
     samples: int
     address: int  # first byte, a multiple of 4 KiB

@@ -230,6 +230,22 @@ def narrow(
     return _narrow(stored, shift, limit, int(rounding), out)
 
 
+def narrow_each(
+    stored: np.ndarray,
+    shifts: np.ndarray,
+    limit: int,
+    out: np.ndarray,
+    rounding: int = Rounding.HALF_UP,
+    registers: LaneRegisters | None = None,
+) -> int:
+    """`narrow` by a shift for every word, ``shifts``: int8[n], each 0 to 24."""
+    states, bits = _registers(registers, rounding)
+    random = np.zeros((1, len(stored)), np.uint32)
+    if len(states):
+        lfsr.draw(states, bits, len(stored), random)
+    return _narrow_each(stored, shifts, limit, int(rounding), random[0], bits, out)
+
+
 @njit(cache=True)
 def accumulate(total, exponent, gradient, gradient_exponent, limit):
     """Add a micro-batch's gradient to the batch's, exactly, in place.
@@ -497,6 +513,24 @@ def _narrow(stored, shift, limit, key, out):
     for i in range(len(stored)):
         word = np.int32(stored[i])
         operand = np.int32(np.int32(word + noise32(word, key, i, shift)) >> shift)
+        kept = saturate32(operand, limit)
+        saturated = np.int32(saturated + np.int32(kept != operand))
+        out[i] = kept
+    return saturated
+
+
+@njit(cache=True)
+def _narrow_each(stored, shifts, limit, key, random, bits, out):
+    """`narrow_each`, with the registers' draws in `random`, if they are wanted."""
+    limit, saturated = np.int32(limit), np.int32(0)
+    for i in range(len(stored)):
+        word, shift = np.int32(stored[i]), np.int32(shifts[i])
+        if key == _STOCHASTIC_LFSR:
+            drawn = np.int64(random[i]) & ((np.int64(1) << min(shift, bits)) - 1)
+            noise = np.int32(drawn << max(shift - bits, 0))
+        else:
+            noise = noise32(word, key, i, shift)
+        operand = np.int32(np.int32(word + noise) >> shift)
         kept = saturate32(operand, limit)
         saturated = np.int32(saturated + np.int32(kept != operand))
         out[i] = kept

@@ -31,7 +31,7 @@ from accsim.network import (
     Node,
     Shape,
 )
-from accsim.numerics import RESIDUAL_BYTES, Numerics
+from accsim.numerics import EXPONENT_BYTES, RESIDUAL_BYTES, Numerics, WeightScaling
 from accsim.passes import Passes
 from accsim.units import ceil_div
 
@@ -148,6 +148,23 @@ class Program:
             if numerics.error_feedback and node.weights + node.vector_words
         }
 
+        self._exponents = {
+            (kind, node.index): self._tensor(
+                f"{owner}/{node.name}/{name}_exponents", "exponents", outputs * EXPONENT_BYTES, 1
+            )
+            for node in network.nodes
+            if numerics.weight_scaling is WeightScaling.CHANNEL and node.weights
+            for kind, owner, name, outputs in (
+                ("weights", "student", "output", node.output.channels),
+                ("backward", "student", "input", _flat(node).channels),
+                ("teacher", "teacher", "output", node.output.channels),
+            )
+        }
+
+    def _narrowed(self, kind: str, node: Node) -> tuple[Tensor, ...]:
+        """The exponents of every output's weights, where they have their own."""
+        return tuple(filter(None, [self._exponents.get((kind, node.index))]))
+
     def _kept(self, kind: str, node: Node) -> tuple[Tensor, ...]:
         """A stored tensor and, with error feedback, its residual words."""
         store = self._stores[kind, node.index]
@@ -237,10 +254,12 @@ class Program:
         if not words:
             return ()
         if network == "student":
-            return (self._stores["weights", node.index],)
+            return (self._stores["weights", node.index], *self._narrowed("weights", node))
+        exponents = self._narrowed("teacher", node)
         if not blend:
-            return (self._stores["teacher", node.index],)
-        return (*self._kept("teacher", node), self._stores["weights", node.index])
+            return (self._stores["teacher", node.index], *exponents)
+        student = (self._stores["weights", node.index], *self._narrowed("weights", node))
+        return (*self._kept("teacher", node), *exponents, *student)
 
     def _forward_weights(self, use, network, node, words, blend, store) -> Weights:
         stores = self._parameters(network, node, words, blend)
@@ -250,9 +269,13 @@ class Program:
         if not store:  # every load blends anew
             return Weights(first, first, (), words, words)
         teacher, *residual = self._kept("teacher", node)
-        written = Operand(teacher, 1, pending=True, whole=True)
-        back = tuple((tensor, tensor.size_bytes) for tensor in (teacher, *residual))
-        return Weights(first, ((written, teacher.size_bytes),), back, words)
+        exponents = self._narrowed("teacher", node)
+        again = tuple(
+            (Operand(tensor, 1, pending=True, whole=True), tensor.size_bytes)
+            for tensor in (teacher, *exponents)
+        )
+        back = tuple((tensor, tensor.size_bytes) for tensor in (teacher, *residual, *exponents))
+        return Weights(first, again, back, words)
 
     # Loss
 
@@ -351,9 +374,13 @@ class Program:
         window = self._product_window(node, transposed=True)
         source_shape, target_shape = node.output, _flat(node)
         weight_bytes = node.weights * self.numerics.word_bytes(self.numerics.master_bits)
+        exponents = self._narrowed("backward", node)
 
         def job(use):
-            weights = ((use(master, 1), weight_bytes),)
+            weights = (
+                (use(master, 1), weight_bytes),
+                *((use(tensor, 1), tensor.size_bytes) for tensor in exponents),
+            )
             return Product(
                 label=f"{node.name}/backward_data",
                 samples=samples,
@@ -369,7 +396,7 @@ class Program:
 
         m = samples * target_shape.height * target_shape.width
         self._draft(
-            "student", node, "backward_data", samples, (error, master), (below,), job,
+            "student", node, "backward_data", samples, (error, master, *exponents), (below,), job,
             gemm=(m, target_shape.channels, node.weights // target_shape.channels),
         )  # fmt: skip
 
@@ -430,6 +457,8 @@ class Program:
         """SGD with momentum; gradients of scale, shift and bias wait in registers."""
         stores = (*self._kept("weights", node), *self._kept("momentum", node))
         words = node.weights + node.vector_words
+        exponents = (*self._narrowed("weights", node), *self._narrowed("backward", node))
+        writes = (*stores, *exponents)
 
         def job(use):
             operand = use(gradient, 1) if gradient else None
@@ -439,12 +468,12 @@ class Program:
                 kind="update",
                 words=words,
                 reads=(*(use(tensor, 1) for tensor in stores), *spilled),
-                writes=tuple(use(tensor, 1) for tensor in stores),
+                writes=tuple(use(tensor, 1) for tensor in writes),
                 gradient=operand if operand and operand.on_chip else None,
             )
 
         reads = (*stores, gradient) if gradient else stores
-        self._draft("student", node, "update", 0, reads, stores, job, words=words)
+        self._draft("student", node, "update", 0, reads, writes, job, words=words)
 
     def ema(self) -> None:
         """The teacher's average as a pass of its own: student and teacher in, teacher out."""
@@ -454,18 +483,18 @@ class Program:
                 continue
             master = self._stores["weights", node.index]
             teacher = self._kept("teacher", node)
-            reads = (master, *teacher)
+            reads, writes = (master, *teacher), (*teacher, *self._narrowed("teacher", node))
 
-            def job(use, node=node, reads=reads, teacher=teacher, words=words):
+            def job(use, node=node, reads=reads, writes=writes, words=words):
                 return WordSweep(
                     label=f"{node.name}/ema",
                     kind="ema",
                     words=words,
                     reads=tuple(use(tensor, 1) for tensor in reads),
-                    writes=tuple(use(tensor, 1) for tensor in teacher),
+                    writes=tuple(use(tensor, 1) for tensor in writes),
                 )
 
-            self._draft("teacher", node, "ema", 0, reads, teacher, job, words=words)
+            self._draft("teacher", node, "ema", 0, reads, writes, job, words=words)
 
     # Drafts, and what becomes of them
 
@@ -603,7 +632,7 @@ _BACKWARD_KINDS = {  # and whether the input is read again
 }
 
 _STORES = frozenset(
-    {"weights", "momentum", "teacher", "residual"}
+    {"weights", "momentum", "teacher", "residual", "exponents"}
 )  # read and written in place, step by step
 
 

@@ -27,9 +27,9 @@ from accsim.network import (
     Network,
     Node,
 )
-from accsim.numerics import Numerics, Rounding, Scaling
+from accsim.numerics import Numerics, Rounding, Scaling, WeightScaling
 from accsim.training.counters import Tally
-from accsim.training.parameters import Map, Stored, weight_name
+from accsim.training.parameters import Map, Narrowed, Stored, weight_name
 
 LARGEST_SHIFT = 30
 REGISTERS = 6  # label of the random key that seeds the lanes' registers
@@ -63,9 +63,10 @@ class Record:
     """One forward pass: the logits, and what its backward pass needs."""
 
     images: Map
+    parameters: dict[str, Stored]
     registers: LaneRegisters
     outputs: list[Map] = field(default_factory=list)  # of every node
-    operands: dict[str, Map] = field(default_factory=dict)  # narrowed weights
+    operands: dict[str, Narrowed] = field(default_factory=dict)  # weights of the forward pass
     normalised: dict[int, Normalised] = field(default_factory=dict)
 
     @property
@@ -124,7 +125,7 @@ class FixedNetwork:
         """
         if statistics is Statistics.ADAPTED and not self.adapted:
             raise ValueError("statistics must be BATCH or RUNNING before adapt(), not ADAPTED")
-        record = Record(images, self.registers if training else self.registers.copy())
+        record = Record(images, parameters, self.registers if training else self.registers.copy())
         self._passes += training
         for node in self.network.nodes:
             x = record.input_of(node)
@@ -222,19 +223,21 @@ class FixedNetwork:
                     errors.setdefault(producer, []).append(dx)
         return gradients
 
-    def _rounded(self, kind, name, unit, bits, rounding, kernel, *labels, adapt=True):
+    def _rounded(
+        self, kind, name, unit, bits, rounding, kernel, *labels, adapt=True, most=LARGEST_SHIFT
+    ):
         """Run ``kernel(shift, key, limit)`` so that its results get the map's exponent.
 
         What it clips is counted where the pass may `adapt`, that is in training.
         `unit` is the exponent of the kernel's results before their shift; `labels` make the
-        random key where `rounding` draws.
+        random key where `rounding` draws; `most` is the largest shift that the kernel takes.
         """
         scaling = self.numerics.scaling
         if name not in self.exponents or (adapt and scaling is Scaling.CURRENT):
             _, largest, *_ = kernel(0, int(Rounding.HALF_UP), limit(bits))
             if largest or name not in self.exponents:
                 self.exponents[name] = unit + narrowing_shift(largest, bits)
-        shift = min(max(self.exponents[name] - unit, 0), LARGEST_SHIFT)
+        shift = min(max(self.exponents[name] - unit, 0), most)
         stochastic = rounding is Rounding.STOCHASTIC
         key = random_key(self.key, *labels) if stochastic else int(rounding)
         values, largest, saturated, *overflowed = kernel(shift, key, limit(bits))
@@ -244,7 +247,7 @@ class FixedNetwork:
             self.exponents[name] = unit + narrowing_shift(largest, bits)
         return Map(values, unit + shift)
 
-    def _round_map(self, node, unit, kernel, training):
+    def _round_map(self, node, unit, kernel, training, most=LARGEST_SHIFT):
         numerics = self.numerics
         return self._rounded(
             "activations",
@@ -257,23 +260,19 @@ class FixedNetwork:
             node.index,
             2,
             adapt=training,
+            most=most,
         )
 
-    def _round_error(self, node, unit, kernel, part=0):
+    def _round_error(self, node, unit, kernel, part=0, most=LARGEST_SHIFT):
         numerics = self.numerics
         labels = (self._step, node.index, part) if part else (self._step, node.index)
         name = f"{node.name}.{'sum' if part else 'input'}_error"
         bits, rounding = numerics.error_bits, numerics.error_rounding
-        return self._rounded("error", name, unit, bits, rounding, kernel, *labels)
+        return self._rounded("error", name, unit, bits, rounding, kernel, *labels, most=most)
 
     def _multiply(self, node, parameters, x, record, training):
         name = weight_name(node)
-        weights = parameters[name].narrow(
-            self.numerics.weight_bits,
-            self.numerics.weight_rounding,
-            (self.key, self._passes),
-            record.registers,
-        )
+        weights = self._narrow(node, parameters[name], record)
         record.operands[name] = weights
         unit = x.exponent + weights.exponent
         values = _flat(node, x.values)
@@ -285,22 +284,33 @@ class FixedNetwork:
 
         def kernel(shift, key, largest_code):
             arguments = values, weights.values, stride, padding, shift, key, largest_code
-            return conv2d.forward(*arguments, accumulator_bits, node.groups)
+            return conv2d.forward(*arguments, accumulator_bits, node.groups, weights.finer)
 
-        return self._round_map(node, unit, kernel, training)
+        return self._round_map(node, unit, kernel, training, LARGEST_SHIFT - weights.most_finer)
+
+    def _narrow(self, node, stored, record, backward=False):
+        """The weights as the array takes them in one pass."""
+        numerics = self.numerics
+        labels = (self.key, self._passes, 1) if backward else (self.key, self._passes)
+        how = numerics.weight_bits, numerics.weight_rounding, labels, record.registers
+        if numerics.weight_scaling is WeightScaling.TENSOR:
+            return stored.narrow(*how)
+        return stored.narrow_outputs(*how, node.groups, backward)
 
     def _logits(self, node, parameters, values, weights, unit):
         """Logits with 12 fractional bits from exact sums; never narrowed."""
         rows = values.reshape(len(values), -1).astype(np.int64)
         wide = rows @ weights.values.reshape(rows.shape[1], -1).astype(np.int64)
-        left = unit + loss.LOGIT_BITS
-        wide = wide << left if left >= 0 else round_shift(wide, -left)
+        left = unit + loss.LOGIT_BITS - (0 if weights.finer is None else weights.finer)
+        wide = round_shift(wide << np.maximum(left, 0), np.maximum(-left, 0))
         bias = parameters[f"{node.name}.bias"].at(loss.LOGIT_BITS).astype(np.int64)
         return Map(np.clip(wide + bias, -(1 << 24), 1 << 24).astype(np.int32), -loss.LOGIT_BITS)
 
     def _multiply_backward(self, node, x, dy, record, gradients):
         name = weight_name(node)
         weights = record.operands[name]
+        if self.numerics.weight_scaling is WeightScaling.CHANNEL:
+            weights = self._narrow(node, record.parameters[name], record, backward=True)
         stride, padding = _window(node)
         values = _flat(node, x.values)
         accumulator_bits = self.numerics.accumulator_bits
@@ -329,9 +339,11 @@ class FixedNetwork:
                 largest_code,
                 accumulator_bits,
                 node.groups,
+                weights.finer,
             )
 
-        dx = self._round_error(node, dy.exponent + weights.exponent, kernel)
+        most = LARGEST_SHIFT - weights.most_finer
+        dx = self._round_error(node, dy.exponent + weights.exponent, kernel, most=most)
         return Map(dx.values.reshape(x.values.shape), dx.exponent)
 
     def _normalise(self, node, parameters, y, record, statistics, training):

@@ -11,6 +11,7 @@ import numpy as np
 
 from accsim.kernels import loss, update
 from accsim.kernels.fixed_point import limit, random_key
+from accsim.numerics import WeightScaling
 from accsim.passes import Passes
 from accsim.training.base import (
     Algorithm,
@@ -152,6 +153,10 @@ class MeanTeacherLearner(Learner):
         for index, (name, master) in enumerate(student.parameters.items()):
             stored, seen = self.stored[name], self.seen[name]
             seen.largest = max(stored.largest, master.largest << finer)
+            if numerics.weight_scaling is WeightScaling.CHANNEL and master.values.ndim == 4:
+                seen.channel_bounds = np.maximum(
+                    stored.largest_of_outputs(), master.largest_of_outputs() << finer
+                )
             if stored.residual is not None:
                 np.copyto(seen.residual, stored.residual)
             key = random_key(self.seed, EMA, self.done, index)

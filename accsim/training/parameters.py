@@ -17,6 +17,7 @@ from accsim.kernels.lfsr import LaneRegisters
 from accsim.network import BatchNorm, Linear, Network, Node
 from accsim.numerics import Numerics, Rounding
 
+MOST_FINER = 7  # bits by which an output's weights may lie below those of the whole tensor
 HEADROOM_BITS = 2  # weights may grow by this much before their store saturates
 
 
@@ -26,6 +27,18 @@ class Map:
 
     values: np.ndarray
     exponent: int
+
+
+@dataclass
+class Narrowed(Map):
+    """Weights as operands of the PE array, for the outputs of one pass."""
+
+    finer: np.ndarray | None = None  # int32[outputs], how much less than `exponent` each has
+
+    @property
+    def most_finer(self) -> int:
+        """How much less the finest output has."""
+        return 0 if self.finer is None else int(self.finer.max())
 
 
 @dataclass
@@ -50,11 +63,19 @@ class Stored:
     frac_bits: int  # fixed for the whole run
     largest: int  # bound on the magnitude, known before the tensor streams in
     residual: np.ndarray | None = None  # int16[words], what rounding dropped; with error feedback
+    channel_bounds: np.ndarray | None = None  # int64[K], `largest` of every output of weights
 
     def copy(self) -> "Stored":
         """An independent tensor of the same content."""
         residual = None if self.residual is None else self.residual.copy()
         return Stored(self.values.copy(), self.frac_bits, self.largest, residual)
+
+    def largest_of_outputs(self, groups: int = 1, backward: bool = False) -> np.ndarray:
+        """Largest magnitude of the weights of every output of the forward or backward pass."""
+        magnitudes = np.abs(_by_group(self.values, groups).astype(np.int64))
+        if backward:
+            return magnitudes.max(axis=(0, 3)).T.reshape(-1)
+        return magnitudes.max(axis=(0, 1)).reshape(-1)
 
     def at(self, frac_bits: int) -> np.ndarray:
         """The values with other fractional bits, rounded half up and saturated: int16."""
@@ -77,7 +98,7 @@ class Stored:
 
     def narrow(
         self, bits: int, rounding: Rounding, labels: tuple[int, ...], registers: LaneRegisters
-    ) -> Map:
+    ) -> Narrowed:
         """The tensor as `bits`-bit operands of the PE array.
 
         Where `rounding` draws, it does from random keys that `labels` make, or from `registers`.
@@ -87,7 +108,42 @@ class Stored:
         how = random_key(*labels) if rounding is Rounding.STOCHASTIC else rounding
         words = self.values.reshape(-1)
         update.narrow(words, shift, limit(bits), operands.reshape(-1), how, registers)
-        return Map(operands, shift - self.frac_bits)
+        return Narrowed(operands, shift - self.frac_bits)
+
+    def narrow_outputs(
+        self,
+        bits: int,
+        rounding: Rounding,
+        labels: tuple[int, ...],
+        registers: LaneRegisters,
+        groups: int,
+        backward: bool,
+    ) -> Narrowed:
+        """`narrow`, each output of the pass to its own exponent: HWIO weights of `groups`.
+
+        Forward an output is an output channel, backward an input channel.
+        """
+        bounds = self.channel_bounds
+        if bounds is None or backward:
+            bounds = self.largest_of_outputs(groups, backward)
+        wanted = np.array([narrowing_shift(largest, bits) for largest in bounds.tolist()])
+        coarsest = int(wanted.max())
+        shifts = np.maximum(wanted, coarsest - MOST_FINER).astype(np.int8)
+        words = _by_group(self.values, groups)
+        placed = shifts.reshape(groups, -1)
+        placed = placed.T[:, :, None] if backward else placed
+        each = np.broadcast_to(placed, words.shape).reshape(-1)
+        operands = np.empty(self.values.shape, np.int8 if bits <= 8 else np.int16)
+        how = random_key(*labels) if rounding is Rounding.STOCHASTIC else rounding
+        flat = self.values.reshape(-1)
+        update.narrow_each(flat, each, limit(bits), operands.reshape(-1), how, registers)
+        finer = (coarsest - shifts).astype(np.int32)
+        return Narrowed(operands, coarsest - self.frac_bits, finer)
+
+
+def _by_group(weights: np.ndarray, groups: int) -> np.ndarray:
+    """A view of HWIO weights: (taps, inputs of a group, groups, outputs of a group)."""
+    return weights.reshape(-1, weights.shape[2], groups, weights.shape[3] // groups)
 
 
 def word_type(bits: int) -> type:

@@ -134,6 +134,24 @@ def test_a_momentum_of_other_bits_reaches_a_sixteenth_of_its_weight(
     assert any(abs(step) > limits[1] // 4 for step, _ in expected)
 
 
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("bits", [16, 32])
+def test_narrowing_by_a_shift_of_each_word_is_that_of_its_channel(rounding, bits, rng):
+    """Word by word, what `narrow` gives when every word has that shift."""
+    stored = rng.integers(-(2**23) + 1, 2**23, 300).astype(np.int32)
+    shifts = np.tile(np.array([16, 0, 5, 18, 24], np.int8), 60)
+    out = np.empty(300, np.int8)
+    registers = LaneRegisters.seeded(7, bits, 3)
+    clipped = update.narrow_each(stored, shifts, 127, out, rounding, registers.copy())
+    expected = np.empty_like(out)
+    for shift in np.unique(shifts):
+        every = np.empty_like(out)
+        update.narrow(stored, int(shift), 127, every, rounding, registers.copy())
+        expected[shifts == shift] = every[shifts == shift]
+    assert np.array_equal(out, expected)
+    assert clipped >= (np.abs(stored.astype(int)) >> shifts > 128).sum() > 0
+
+
 def test_sgd_follows_the_real_formula():
     """0.1 * 0.5 with no momentum moves a weight by 0.05 on average."""
     master = np.zeros(2000, np.int16)

@@ -20,7 +20,7 @@ from accsim.network import (
     Network,
     Shape,
 )
-from accsim.numerics import Numerics
+from accsim.numerics import Numerics, WeightScaling
 from accsim.passes import Passes
 from accsim.schedule.deferred_writeback import DeferredWriteback
 from accsim.schedule.layerwise_ema import LayerwiseEma
@@ -177,6 +177,24 @@ def test_a_depthwise_layer_moves_and_multiplies_by_the_hand_count(lower, machine
     rows = columns = 32
     for tile in depth["student_forward"].tiles:  # one sample each: two folds a channel
         assert tile.cycles == 9 + 2 * rows + columns + 3 + (8 * 2 - 1) * rows
+
+
+@pytest.mark.parametrize("schedule", [SeparateEma(), LayerwiseEma()])
+def test_exponents_of_outputs_take_a_byte_each_where_weights_are_narrowed(schedule, lower, machine):
+    """Outputs 2 and 3 forward; backward, inputs 1 and 8, of which the first layer's is not read."""
+    numerics = Numerics(weight_scaling=WeightScaling.CHANNEL)
+    plain = moved(lower(schedule, machine, STEP))
+    counts = moved(lower(schedule, machine, STEP, numerics=numerics))
+    exponents = {key[0]: counts.pop(key) for key in list(counts) if key[1] == "exponents"}
+    separate = isinstance(schedule, SeparateEma)
+    expected = {
+        "teacher_forward": (5, 0) if separate else (2 * 5, 5),  # the student's bounds too
+        "student_forward": (5, 0),
+        "backward_data": (8, 0),
+        "update": (0, 5 + 9),
+    }
+    assert exponents == expected | ({"ema": (0, 5)} if separate else {})
+    assert counts == plain
 
 
 def test_tiles_move_the_bytes_of_their_operation(lower, machine):

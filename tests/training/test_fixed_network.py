@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from accsim.kernels import loss
+from accsim.kernels.fixed_point import narrowing_shift
+from accsim.kernels.lfsr import LaneRegisters
 from accsim.network import (
     IDENTITY,
     LEAKY_RELU,
@@ -21,11 +23,11 @@ from accsim.network import (
     Network,
     Shape,
 )
-from accsim.numerics import Numerics
+from accsim.numerics import Numerics, Rounding, WeightScaling
 from accsim.training import parameters
 from accsim.training.fixed_network import FixedNetwork, Statistics
 from accsim.training.float_twin import FloatTwin
-from accsim.training.parameters import Map
+from accsim.training.parameters import Map, Stored
 from accsim.training.supervised import round_error
 from models import convnet, digits, mlp, mobilenet, resnet
 
@@ -91,7 +93,8 @@ class StraightThrough(FloatTwin):
         self.record = record
         with torch.no_grad():
             for name, operand in record.operands.items():
-                self[name].copy_(torch.tensor(operand.values * 2.0**operand.exponent))
+                finer = 0 if operand.finer is None else operand.finer  # of HWIO's last axis
+                self[name].copy_(torch.tensor(operand.values * 2.0 ** (operand.exponent - finer)))
 
     def _run(self, node, inputs):
         norm = isinstance(node.layer, BatchNorm)
@@ -151,8 +154,15 @@ def test_gradients_are_those_of_autograd(name):
         assert 0.95 < np.linalg.norm(real) / np.linalg.norm(exact) < 1.05, tensor
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet", "mean-only", "pools", *GROUPED])
-def test_gradients_of_16_bit_formats_are_those_of_float64(name):
+@pytest.mark.parametrize(
+    ("name", "weight_scaling"),
+    [
+        *((name, WeightScaling.TENSOR) for name in NETWORKS if name not in ("digits", "mlp")),
+        *((name, WeightScaling.TENSOR) for name in GROUPED),
+        *((name, WeightScaling.CHANNEL) for name in ("resnet", "grouped")),
+    ],
+)
+def test_gradients_of_16_bit_formats_are_those_of_float64(name, weight_scaling):
     """The formulas are right, not only consistent: 1e-3 of autograd at the same maps.
 
     Errors round stochastically: to nearest, the small errors that batch norm spreads over the
@@ -160,7 +170,7 @@ def test_gradients_of_16_bit_formats_are_those_of_float64(name):
     """
     network = (NETWORKS | GROUPED)[name]
     bits = {"weight_bits": 16, "activation_bits": 16, "error_bits": 16, "accumulator_bits": 64}
-    numerics = Numerics(**bits)
+    numerics = Numerics(**bits, weight_scaling=weight_scaling)
     rng = np.random.default_rng(1)
     images = np.clip(rng.normal(0, 4000, (48, *_shape(network.image))), -32767, 32767)
     images = images.astype(np.int16)
@@ -222,6 +232,51 @@ def test_logits_follow_the_float_twin(name):
 def _cosine(a, b):
     a, b = a.astype(np.float64).ravel(), b.ravel()
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def test_outputs_of_unequal_size_keep_their_bits_with_exponents_of_their_own(network):
+    """A batch norm makes up for channels 8 or 64 times smaller, if their weights have bits.
+
+    Maps have one exponent: 16 bits, so that it is the weights' 8 that decide.
+    """
+    rng = np.random.default_rng(1)
+    images = rng.integers(-60, 61, (48, 8, 8, 3)).astype(np.int8)
+    start = parameters.initial(network, Numerics(), 5)
+    for name in ("conv1.weight", "conv2.weight"):
+        start[name].values[:] >>= np.resize([0, 3, 6], start[name].values.shape[-1])
+    twin = FloatTwin(network, torch.float64, epsilon=1e-12)
+    twin.load(start)
+    exact = twin(torch.tensor(images / 32)).detach().numpy()
+    found = []
+    for weight_scaling in WeightScaling:
+        bits = {"activation_bits": 16, "accumulator_bits": 48}
+        fixed = FixedNetwork(network, Numerics(**bits, weight_scaling=weight_scaling), 5)
+        found.append(_cosine(fixed.forward(start, Map(images, -5)).logits, exact))
+    assert found[0] < 0.97 < 0.99 < found[1], found
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("backward", [False, True])
+def test_each_output_is_narrowed_by_its_own_largest_weight(groups, backward):
+    """Weight by weight, in whole numbers; forward outputs are K, backward C, group by group."""
+    inputs, outputs, rng = 2, 12 // groups, np.random.default_rng(3)  # of a group
+    values = rng.integers(-30000, 30001, (3, 3, inputs, 12)).astype(np.int16)
+    values >>= np.resize([0, 2, 5, 13], 12)
+    stored = Stored(values, 14, int(np.abs(values).max()))
+    unused = LaneRegisters.seeded(1, 32, 0)
+    narrowed = stored.narrow_outputs(8, Rounding.HALF_UP, (0,), unused, groups, backward)
+    words = {}
+    for (*_, c, k), word in np.ndenumerate(values):
+        output = k // outputs * inputs + c if backward else k
+        words.setdefault(output, []).append(int(word))
+    wanted = {o: narrowing_shift(max(map(abs, of_o)), 8) for o, of_o in words.items()}
+    coarsest = max(wanted.values())
+    assert narrowed.exponent == coarsest - 14
+    assert narrowed.finer.tolist() == [min(coarsest - wanted[o], 7) for o in sorted(wanted)]
+    for (r, s, c, k), word in np.ndenumerate(values):
+        output = k // outputs * inputs + c if backward else k
+        shift = coarsest - int(narrowed.finer[output])
+        assert narrowed.values[r, s, c, k] == (int(word) + (1 << shift >> 1)) >> shift
 
 
 def test_chosen_rows_stand_for_their_batch(network):

@@ -11,7 +11,7 @@ from accsim.kernels import update
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.kernels.fixed_point import limit, random_key
 from accsim.kernels.lfsr import draw
-from accsim.numerics import Numerics, Rounding, Scaling
+from accsim.numerics import Numerics, Rounding, Scaling, WeightScaling
 from accsim.passes import Blend, Passes
 from accsim.training import parameters
 from accsim.training.base import Sgd
@@ -80,6 +80,7 @@ def test_every_rule_learns(rule, network, dataset, follow, clock):
         Numerics(weight_rounding=Rounding.STOCHASTIC, activation_rounding=Rounding.STOCHASTIC),
         LFSR,
         replace(LFSR, lfsr_bits=16, lfsr_lanes=5, master_bits=12),
+        replace(LFSR, weight_scaling=WeightScaling.CHANNEL, teacher_bits=20, error_feedback=True),
         Numerics(master_bits=24, momentum_bits=20, teacher_bits=20),
         Numerics(master_bits=12, momentum_bits=8, teacher_bits=18),
     ],
@@ -93,6 +94,7 @@ def test_every_rule_learns(rule, network, dataset, follow, clock):
         "stochastic",
         "lfsr",
         "short lfsr",
+        "channels",
         "24/20/20",
         "12/8/18",
     ],
