@@ -2,12 +2,12 @@
 
 Requests (one burst each) of the active transfers enter a read and a write queue, one a clock, round
 robin. Reads have the turn until none waits or many writes do; then writes have it until few are
-left. Each clock carries at most one command: of the queue whose turn it is, the command that may go
-first; at a tie column commands before ACT before PRE, then the oldest. A row stays open until a
-conflicting request or a refresh needs its bank. A request never overtakes an older one of its
-address in the other queue; it waits for older requests only, so the oldest can always go and
-nothing locks up. Every request moves its own data: none is merged with another or answered from a
-queue.
+left; what has waited long takes it. Each clock carries at most one command: of the queue whose turn
+it is, the command that may go first; at a tie column commands before ACT before PRE, then the
+oldest. A row stays open until a conflicting request or a refresh needs its bank. A request never
+overtakes an older one of its address in the other queue; it waits for older requests only, so the
+oldest of all can always go: nothing locks up, and `Frfcfs.longest_wait_cycles` bounds every wait.
+Every request moves its own data: none is merged with another or answered from a queue.
 
 Sources: Rixner et al., "Memory access scheduling", ISCA 2000 (first-ready, first-come); JESD79-4
 (timing rules). The watermarks and the cap are the middle of the range in which the controllers of
@@ -29,6 +29,7 @@ from accsim.hardware.dram_core import (
     COUNTS,
     DATA_END,
     FINISHED,
+    LONGEST,
     N_ACTIVATES,
     N_HITS,
     N_PRE_COMMANDS,
@@ -52,6 +53,7 @@ from accsim.hardware.dram_core import (
 from accsim.hardware.dram_recall import advance_recalling, new_recall
 from accsim.hardware.dram_replay import Policy, Replay, requests
 from accsim.hardware.dram_rules import Command, decode
+from accsim.units import ceil_div
 
 _TRACE_ROWS = 4096
 
@@ -66,8 +68,8 @@ class Frfcfs(Policy):
     queue_depth: int = 32  # reads, and as many writes
     write_high: int = 30  # so many waiting writes take the turn from waiting reads
     write_low: int = 2  # so many writes may be left when reads get it back
-    patience_cycles: int = 2048  # what has waited longer takes the turn; twice that, it goes alone
-    row_hits_cap: int = 20  # bursts of an open row, then an older request of another row goes first
+    patience_cycles: int = 4096  # what has waited longer takes the turn; twice that, it goes alone
+    row_hits_cap: int = 12  # bursts of an open row that may pass older requests of another row
     exact: bool = False  # play every command, and take no stretch from memory; see `dram_recall`
 
     def __post_init__(self):
@@ -87,6 +89,26 @@ class Frfcfs(Policy):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
 
+    def longest_wait_cycles(self, spec: DramSpec) -> int:
+        """Bound on the cycles from a request's acceptance to its last data beat.
+
+        Once the oldest request of all has waited twice `patience_cycles`, no other one moves. Alone
+        it needs at most the recovery of its bank, PRE, ACT and the pauses between commands; at
+        most 2 `queue_depth` requests are as old as any; a refresh costs its time and, at worst,
+        what was done for one request. Raises ValueError where no request fits between refreshes.
+        """
+        recovery = max(spec.nRAS, spec.CWL + spec.nBL + spec.nWR) + spec.nRP
+        alone = recovery + spec.nRC + spec.nFAW + spec.nRCD + spec.CWL + spec.nBL + spec.nWTR_L
+        refresh = spec.nRFC + spec.ranks * recovery
+        fit = (spec.nREFI - refresh) // alone
+        if fit < 1:
+            raise ValueError(
+                f"nREFI of {spec.name} must be at least {refresh + alone}, for a request to fit "
+                f"between two refreshes, not {spec.nREFI}"
+            )
+        intervals = ceil_div(2 * self.queue_depth, fit) + 1
+        return 2 * self.patience_cycles + intervals * spec.nREFI + spec.CL + spec.nBL
+
     def replay(
         self,
         spec: DramSpec,
@@ -99,6 +121,7 @@ class Frfcfs(Policy):
         """See `Policy.replay`; raises RuntimeError if a request can never be served."""
         count = len(arrivals)
         script = np.empty((count, 4), np.int64)
+        self.longest_wait_cycles(spec)
         sound = spec.channels == 1 and count == len(addresses) == len(is_write)
         sound = sound and dram_core.fill_script(
             np.ascontiguousarray(arrivals, np.int64),
@@ -175,7 +198,7 @@ class DramController:
     env : simulation whose ``now`` is a whole number of picoseconds
     spec : the memory
     mapping : which address bits choose channel, rank, bank group, bank, row and column
-    policy : how the controllers, one a channel, order commands
+    policy : how the controllers, one a channel, order commands; ValueError if it cannot here
     trace : record every command in `commands`
     """
 
@@ -187,6 +210,7 @@ class DramController:
         policy: Frfcfs = Frfcfs(),
         trace: bool = False,
     ):
+        policy.longest_wait_cycles(spec)
         self.env = env
         self.spec = spec
         self.mapping = mapping
@@ -298,6 +322,11 @@ class DramController:
     def precharged_ps(self) -> int:
         """Time with all rows closed, sum of ranks; `active_ps` and this are all time."""
         return self.spec.channels * self.spec.ranks * self._until_ps - self.active_ps
+
+    @property
+    def longest_wait_cycles(self) -> int:
+        """Memory clocks from a burst's acceptance to its last data beat, the greatest so far."""
+        return max(int(core.state[LONGEST]) for core in self._cores)
 
     @property
     def _until_ps(self) -> int:

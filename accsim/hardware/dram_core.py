@@ -37,7 +37,7 @@ _POLICY_RULES = ("queue_depth", "write_high", "write_low", "patience_cycles", "r
 ACT_AT, COLUMN_AT, _WRITE_AT = range(3)
 # ranks: next refresh; last refresh, from due to done; banks open, since when; the last four ACTs
 REFRESH_AT, REFRESH_BEGIN, REFRESH_END, OPEN_BANKS, OPENED_AT, ACTS, WINDOW = range(3, 10)
-PRE_AT, OPEN_ROW, HITS, IN_GROUP, IN_RANK = range(2, 7)  # banks: open row or -1, bursts of it
+PRE_AT, OPEN_ROW, HITS, IN_GROUP, IN_RANK = range(2, 7)  # banks; HITS passed an older request
 # queues[2]; FREE: first of the unused slots
 QUEUED, BLOCKED, FREE, ROOM_AT, OLDEST, YOUNGEST = range(6)
 # chains[2, all banks]: a bank's requests by age, and the command that it proposes: its kind, the
@@ -57,7 +57,7 @@ ARRIVAL, SCRIPT_BURST, SCRIPT_KIND, NEXT_RUN = range(4)
     DUE_RANK,
     TURN,
     OWED,  # bursts that this turn still serves before the other may have it
-    LATE,  # the oldest request of the turn has waited so long that it goes alone
+    LATE,  # the oldest request of all has waited so long that it goes alone
     ACCEPTED,  # requests so far: the age of the next
     PAUSE_AT,  # so many accepted, and `advance` returns
     OFFERING,  # streams with requests still to enter, listed in offering[]
@@ -69,10 +69,11 @@ ARRIVAL, SCRIPT_BURST, SCRIPT_KIND, NEXT_RUN = range(4)
     DATA_KIND,
     DATA_GROUP,
     READ_LATENCY,  # sum over reads, from acceptance to the last beat
+    LONGEST,  # the same, greatest of reads and writes
     HELD,  # burst of the read that the script's next write waits for, or -1
     FINISHED,  # rows of finished[]: transfer's stream, cycle of its end
     TRACED,  # rows of trace[]
-) = range(21)
+) = range(22)
 COUNTS = (
     "reads", "writes", "activates", "precharges", "refreshes",
     "row_hits", "row_misses", "row_conflicts",
@@ -127,7 +128,7 @@ def new_core(
     shifts = mapping.shifts(spec)
     group_count = spec.ranks * spec.bank_groups
     bank_count, depth = group_count * spec.banks, policy.queue_depth
-    state = np.zeros(21, np.int64)
+    state = np.zeros(22, np.int64)
     state[DATA_KIND] = state[HELD] = state[PAUSE_AT] = -1
     ranks = np.zeros((spec.ranks, WINDOW + 4), np.int64)
     ranks[:, REFRESH_AT] = [spec.nREFI * (n + 1) // spec.ranks for n in range(spec.ranks)]
@@ -297,30 +298,39 @@ def _write_down(at, kind, slot, core):
 def _take_turn(core):
     """Give the turn to the other queue if this one is empty or has had its share.
 
-    Notes too whether the oldest request of the turn is late; True if either changed.
+    If the oldest request of all is late, it has the turn. True if the choice may change.
     """
     rules, state, queues, requests = core.rules, core.state, core.queues, core.requests
     turn = state[TURN]
-    others = queues[1 - turn, QUEUED] - queues[1 - turn, BLOCKED]
-    mine = queues[turn, QUEUED] - queues[turn, BLOCKED]
-    changed = False
-    if others > 0 and (mine == 0 or state[OWED] <= 0):
-        takes = mine == 0
-        takes |= others >= rules[HIGH] if turn == READ else mine <= rules[LOW]
-        waited = state[CLOCK] - requests[1 - turn, queues[1 - turn, OLDEST], SINCE]
-        if takes or waited > rules[PATIENCE]:
-            turn = 1 - turn
-            state[TURN] = turn
-            state[OWED] = 0 if takes else others
-            changed = True
-    oldest = queues[turn, OLDEST]
-    late = (
-        oldest >= 0
-        and state[CLOCK] - requests[turn, oldest, SINCE] > 2 * rules[PATIENCE]
-        and requests[turn, oldest, BLOCKERS] == 0
-    )
-    changed |= late or state[LATE] > 0
-    state[LATE] = late
+    mine, others = queues[turn, OLDEST], queues[1 - turn, OLDEST]
+    if others < 0:
+        if mine < 0 or state[CLOCK] - requests[turn, mine, SINCE] <= 2 * rules[PATIENCE]:
+            was_late = state[LATE] > 0
+            state[LATE] = 0
+            return was_late
+        state[LATE] = 1
+        return True
+    waited = state[CLOCK] - requests[1 - turn, others, SINCE]
+    others_first = mine < 0 or requests[turn, mine, AGE] > requests[1 - turn, others, AGE]
+    longest = waited if others_first else state[CLOCK] - requests[turn, mine, SINCE]
+    if longest > 2 * rules[PATIENCE]:
+        state[LATE] = 1
+        if others_first:
+            state[TURN] = 1 - turn
+            state[OWED] = 0
+        return True
+    changed = state[LATE] > 0
+    state[LATE] = 0
+    ready = queues[turn, QUEUED] - queues[turn, BLOCKED]
+    others_ready = queues[1 - turn, QUEUED] - queues[1 - turn, BLOCKED]
+    if others_ready == 0 or (ready > 0 and state[OWED] > 0):
+        return changed
+    due = ready == 0
+    due |= others_ready >= rules[HIGH] if turn == READ else ready <= rules[LOW]
+    if due or waited > rules[PATIENCE]:
+        state[TURN] = 1 - turn
+        state[OWED] = 0 if due else others_ready
+        return True
     return changed
 
 
@@ -360,8 +370,7 @@ def propose(kind, bank, core):
 def _choose(core):
     """(earliest cycle, kind, slot) of the next command of the turn's queue; cycle NEVER if none.
 
-    Of the banks' proposals the earliest wins, then the preferred kind, then the oldest. A late
-    request's bank proposes alone, and for it alone.
+    Of the banks' proposals the earliest wins, then the preferred kind, then the oldest.
     """
     state, ranks, groups, banks = core.state, core.ranks, core.groups, core.banks
     queues, chains, requests, levels = core.queues, core.chains, core.requests, core.levels
@@ -392,7 +401,7 @@ def _choose(core):
 
 @compiled
 def _choose_late(core):
-    """The same for the turn's oldest request alone."""
+    """The same for the oldest request alone."""
     turn = core.state[TURN]
     slot = core.queues[turn, OLDEST]
     bank = core.banks[core.requests[turn, slot, IN_BANK]]
@@ -728,8 +737,10 @@ def _column(at, slot, core):
 
     groups[group, COLUMN_AT + kind] = at + rules[nCCD_L]
     ranks[rank, COLUMN_AT + kind] = at + rules[nCCD_S]
+    latency = end - requests[kind, slot, SINCE]
+    state[LONGEST] = max(state[LONGEST], latency)
     if kind == READ:
-        state[READ_LATENCY] += end - requests[READ, slot, SINCE]
+        state[READ_LATENCY] += latency
         ranks[rank, COLUMN_AT + WRITE] = max(ranks[rank, COLUMN_AT + WRITE], at + rules[nRTW])
         banks[bank, PRE_AT] = max(banks[bank, PRE_AT], at + rules[nRTP])
     else:

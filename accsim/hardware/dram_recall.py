@@ -41,11 +41,12 @@ from accsim.hardware.dram_core import (
 _STATES, _MOVES = 4096, 16384  # remembered at most; then all is forgotten
 
 # Columns of `moves`: the state at the start, where the next stretch goes, cycles to a refresh that
-# comes due or NEVER; the state at the end, cycles to the last event and to the end, increments;
-# those of `counts` and `bus` follow.
+# comes due or NEVER; the state at the end, cycles to the last event and to the end, the longest
+# latency; increments, at last those of `counts` and `bus`.
 (
-    FROM, WAY, DUE_IN, TO, LAST_EVENT, CYCLES, OPEN, LATENCY, REFRESHED, _REFRESHED_1, COUNTED,
-) = range(11)  # fmt: skip
+    FROM, WAY, DUE_IN, TO, LAST_EVENT, CYCLES, LONGEST, OPEN, LATENCY, REFRESHED, _REFRESHED_1,
+    COUNTED,
+) = range(12)  # fmt: skip
 _NO_ROW = 1 << 40
 
 
@@ -213,6 +214,7 @@ def _apply(move, core, recall):
     state[CLOCK] += line[CYCLES]
     state[c.OPEN_CYCLES] += line[OPEN]
     state[c.READ_LATENCY] += line[LATENCY]
+    state[c.LONGEST] = max(state[c.LONGEST], line[LONGEST])
     for n in range(len(core.counts)):
         core.counts[n] += line[COUNTED + n]
     for n in range(len(core.bus)):
@@ -237,8 +239,12 @@ def _play(here, way, until, core, recall):
     clock, due_at = state[CLOCK], state[DUE_AT]
     line = moves[used[1]]
     _count(-1, core, line)
+    longest = state[c.LONGEST]
+    state[c.LONGEST] = 0
     state[c.PAUSE_AT] = state[ACCEPTED] + STRETCH
     advance(until, core)
+    longest_here = state[c.LONGEST]
+    state[c.LONGEST] = max(longest, longest_here)
     paused = state[ACCEPTED] == state[c.PAUSE_AT]
     state[c.PAUSE_AT] = -1
     if not paused:
@@ -254,6 +260,7 @@ def _play(here, way, until, core, recall):
     line[WAY] = way
     line[TO] = there
     line[CYCLES] = state[CLOCK] - clock
+    line[LONGEST] = longest_here
     line[LAST_EVENT] = line[CYCLES] - 1  # the acceptance that ended it
     line[DUE_IN] = NEVER
     if line[LAST_EVENT] >= due_at - clock:
