@@ -435,8 +435,10 @@ class Program:
             return Weights(((use(master, 1), master.size_bytes),), ())
 
         # the sign of an activation and the place of a maximum are found again from the input
-        plain = node.layer.activation == IDENTITY and node.layer.max_pool == 1
-        reads = (error,) if node.layer.mean_only and plain else (error, saved)
+        layer = node.layer
+        assert isinstance(layer, BatchNorm)
+        plain = layer.activation == IDENTITY and layer.max_pool == 1
+        reads = (error,) if layer.mean_only and plain else (error, saved)
         self._sweep(
             "student", node, "backward_weight", "reduce", samples, reads, (),
             node.input.size, rows=node.output.height, more_reads=(master,), parameters=parameters,

@@ -179,8 +179,8 @@ def count_correct(
     ADAPTED statistics are those of the first images, without their labels.
     """
     if statistics is Statistics.ADAPTED:
-        some = images.values[:ADAPTATION_IMAGES]
-        executor.adapt(parameters, Map(some, images.exponent))
+        first_images = images.values[:ADAPTATION_IMAGES]
+        executor.adapt(parameters, Map(first_images, images.exponent))
     total = 0
     for first in range(0, len(labels), EVALUATION_BATCH):
         part = slice(first, first + EVALUATION_BATCH)

@@ -157,8 +157,7 @@ class MeanTeacherLearner(Learner):
                 seen.channel_bounds = np.maximum(
                     stored.largest_of_outputs(), master.largest_of_outputs() << finer
                 )
-            if stored.residual is not None:
-                np.copyto(seen.residual, stored.residual)
+            residual = None if stored.residual is None else stored.residual.copy()
             key = random_key(self.seed, EMA, self.done, index)
             counts = update.moving_average(
                 stored.values.reshape(-1),
@@ -171,11 +170,10 @@ class MeanTeacherLearner(Learner):
                 chosen(numerics.teacher_rounding, key),
                 seen.values.reshape(-1),
                 student.executor.registers,
-                seen.residual,
+                residual,
             )
             self.executor.tally.add_stored("teacher", name, counts)
             if how.store:
                 np.copyto(stored.values, seen.values)
-                if stored.residual is not None:
-                    np.copyto(stored.residual, seen.residual)
+                stored.residual = residual
                 stored.largest = int(np.abs(stored.values).max())

@@ -172,7 +172,7 @@ def initial(network: Network, numerics: Numerics, seed: int) -> dict[str, Stored
             wide = _normal(node.weights, random_key(seed, node.index)) * deviation >> 16
             bits = numerics.master_bits - 1 - HEADROOM_BITS
             frac_bits = 16 + bits - int(np.abs(wide).max()).bit_length()
-            values = (wide << frac_bits >> 16).astype(type_).reshape(node.weight_shape)
+            values: np.ndarray = (wide << frac_bits >> 16).astype(type_).reshape(node.weight_shape)
             largest = int(np.abs(values).max())
             parameters[weight_name(node)] = Stored(values, frac_bits, largest)
         if isinstance(node.layer, BatchNorm):
