@@ -6,7 +6,6 @@ Cores work on plain tables: passing a structure of tables would cost more than w
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from accsim.hardware.dram import DramSpec
 from accsim.hardware.dram_replay import Replay, Requests
@@ -38,10 +37,10 @@ class Device(NamedTuple):
     banks: np.ndarray  # int64[banks, OWN + columns of the core]
     ranks: np.ndarray  # int64[ranks, 3]
     counts: np.ndarray  # int64[7]
-    log: np.ndarray  # int64[size, 4]: cycle, command, bank, row; size 0 unless recorded
+    log: np.ndarray  # int64[size, 4]: cycle, command, bank, row; of one line: not recorded
 
 
-def device(spec: DramSpec, own_columns: int, record: bool) -> Device:
+def device(spec: DramSpec, own_columns: int, log_lines: int = 1) -> Device:
     """A memory with all rows closed."""
     rules = timing(spec)
     banks = np.zeros((len(rules.nodes), OWN + own_columns), np.int64)
@@ -52,58 +51,63 @@ def device(spec: DramSpec, own_columns: int, record: bool) -> Device:
         banks,
         np.zeros((spec.ranks, 3), np.int64),
         np.zeros(LOGGED + 1, np.int64),
-        np.zeros((4096 if record else 0, 4), np.int64),
+        np.zeros((log_lines, 4), np.int64),
     )
 
 
+# These have no branch around the last use of a table: numba then counts no references, which would
+# cost more than all else.
+
+
 @inlined
-def command(constraints, nodes, ready, banks, ranks, counts, log, at, code, bank, row):
-    """Issue a command at cycle `at`; PREA, REF: any bank of the rank. Only ACT needs the row."""
+def command(constraints, nodes, ready, ranks, counts, log, at, code, bank, row):
+    """Issue a command at cycle `at`; PREA, REF: any bank of the rank."""
     issue(constraints, nodes, ready, len(ranks), bank, code, at)
     counts[code] += 1
+    line = counts[LOGGED]
+    log[line, 0] = at
+    log[line, 1] = code
+    log[line, 2] = bank
+    log[line, 3] = row
+    counts[LOGGED] += len(log) > 1
+
+
+@inlined
+def open_row(nodes, banks, ranks, at, bank, row):
+    """What an ACT does."""
     rank = nodes[bank, 0]
-    if code <= WR:
-        banks[bank, SERVED] += 1
-    elif code == ACT:
-        banks[bank, ROW] = row
-        banks[bank, SERVED] = 0
-        if ranks[rank, OPEN] == 0:
-            ranks[rank, OPENED_AT] = at
-        ranks[rank, OPEN] += 1
-    elif code == PRE:
-        banks[bank, ROW] = -1
-        ranks[rank, OPEN] -= 1
-        if ranks[rank, OPEN] == 0:
-            ranks[rank, ACTIVE] += at - ranks[rank, OPENED_AT]
-    elif code == PREA:
-        in_rank = len(banks) // len(ranks)
-        for closed in range(rank * in_rank, (rank + 1) * in_rank):
-            banks[closed, ROW] = -1
-        ranks[rank, OPEN] = 0
-        ranks[rank, ACTIVE] += at - ranks[rank, OPENED_AT]
-    if len(log) > 0:
-        line = counts[LOGGED]
-        log[line, 0] = at
-        log[line, 1] = code
-        log[line, 2] = bank
-        log[line, 3] = banks[bank, ROW]
-        counts[LOGGED] += 1
+    banks[bank, ROW] = row
+    banks[bank, SERVED] = 0
+    ranks[rank, OPENED_AT] = ranks[rank, OPENED_AT] if ranks[rank, OPEN] > 0 else at
+    ranks[rank, OPEN] += 1
 
 
-@njit(cache=True)
-def longer(log):
-    """The same log with room for as many lines again."""
-    twice = np.zeros((2 * len(log), 4), np.int64)
-    twice[: len(log)] = log
-    return twice
+@inlined
+def close_row(nodes, banks, ranks, at, bank):
+    """What a PRE, or for one of its banks a PREA, does."""
+    rank = nodes[bank, 0]
+    banks[bank, ROW] = -1
+    ranks[rank, OPEN] -= 1
+    ranks[rank, ACTIVE] += 0 if ranks[rank, OPEN] > 0 else at - ranks[rank, OPENED_AT]
 
 
-def replayed(spec: DramSpec, asked: Requests, device: Device, outcome) -> Replay:
-    """Result of a core's run; `outcome`: log, row hits, end, sum of read latencies."""
-    log, row_hits, end, latency = outcome
+def run(spec: DramSpec, asked: Requests, play, own_columns: int, record: bool) -> Replay:
+    """Run a core and gather its result; to record, once more with a log of the right length.
+
+    play(memory) : (row hits, cycle of the end, sum of read latencies)
+    """
+    memory = device(spec, own_columns)
+    outcome = play(memory)
+    if record:
+        memory = device(spec, own_columns, log_lines=int(memory.counts[:LOGGED].sum()) + 1)
+        outcome = play(memory)
+    return _result(spec, asked, memory, *outcome)
+
+
+def _result(spec: DramSpec, asked: Requests, device: Device, row_hits, end, latency) -> Replay:
     reads = len(asked.is_write) - int(asked.is_write.sum())
     counts = device.counts.tolist()
-    at, code, bank, row = log[: counts[LOGGED]].T
+    at, code, bank, row = device.log[: counts[LOGGED]].T
     group, bank = np.divmod(bank, spec.banks)
     rank, group = np.divmod(group, spec.bank_groups)
     whole_rank = (code == PREA) | (code == REF)

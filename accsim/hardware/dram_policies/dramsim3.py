@@ -22,15 +22,14 @@ import numpy as np
 from numba import njit
 
 from accsim.hardware.dram_policies.device import (
-    LOGGED,
     OPEN,
     OWN,
     ROW,
     SERVED,
+    close_row,
     command,
-    device,
-    longer,
-    replayed,
+    open_row,
+    run,
 )
 from accsim.hardware.dram_replay import Policy, requests
 from accsim.hardware.dram_rules import ACT, NEVER, PRE, RD, REF, WR, bank_ready, inlined
@@ -40,9 +39,7 @@ BANK_QUEUE = 8
 DRAIN_ABOVE = 8  # writes, once all command queues are empty
 ENOUGH = 4  # after so many RD and WR an open row may close over waiting hits
 
-# Columns of banks[]: entries in its queue; whether it may close for the first; places of the first
-# read and write of the open row, or -1.
-QUEUED, CLOSE, READ_HIT, WRITE_HIT = range(OWN, OWN + 4)
+QUEUED = OWN  # column of banks[]: entries in its queue
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,13 @@ class DramSim3(Policy):
 
     def replay(self, spec, mapping, arrivals, addresses, is_write, record=False):
         asked = requests(spec, mapping, arrivals, addresses, is_write)
-        memory = device(spec, 4, record)
-        outcome = _play(
-            *memory, *asked, spec.nREFI // spec.ranks, spec.CL + spec.nBL, spec.CWL + spec.nBL
-        )
-        return replayed(spec, asked, memory, outcome)
+
+        def play(memory):
+            return _play(
+                *memory, *asked, spec.nREFI // spec.ranks, spec.CL + spec.nBL, spec.CWL + spec.nBL
+            )
+
+        return run(spec, asked, play, 1, record)
 
 
 @njit(cache=True)
@@ -64,13 +63,15 @@ def _play(
     arrivals, is_write, bank_of, row_of, prior_read, prior_write,
     refresh_interval, read_cycles, write_cycles,
 ):  # fmt: skip
-    """Play all requests; (log, row hits, cycle of the end, sum of read latencies).
+    """Play all requests; (row hits, cycle of the end, sum of read latencies).
 
     Each clock first issues a command, then moves a request on, then accepts one. Nothing changes
     between two clocks that do one of these, so time jumps from one to the next.
     """
     count = len(arrivals)
     queue = np.zeros((len(banks), BANK_QUEUE), np.int64)  # requests by age
+    place_of = np.zeros((len(banks), 4), np.int64)  # first entry whose next command is RD, WR ...
+    unasked = np.full((len(banks), 4), NEVER)  # 0 where there is one, and it may go
     waiting = np.zeros((2, QUEUE), np.int64)  # reads, writes by age
     waits = np.zeros(2, np.int64)
     leader = np.arange(count)  # the request whose burst serves it
@@ -81,7 +82,7 @@ def _play(
     visited = len(banks) - 1
     stuck = False  # no waiting request can move on
     stale = True  # the choice of the next command
-    command_at, code, bank, place = NEVER, REF, 0, 0
+    command_at, code, bank = NEVER, REF, 0
     while True:
         if now == refresh_at:
             due += 1
@@ -89,15 +90,25 @@ def _play(
             refreshing = refreshed % len(ranks)
             stale = True
         if stale:
-            command_at, code, bank, place = _choose(
-                now, visited, refreshing, nodes, ready, banks, ranks
-            )
+            command_at, bank = _choose(now, visited, refreshing, nodes, ready, unasked)
+            code = -1
+            if refreshing >= 0:
+                at, of_refresh, its_bank = _refresh(now, refreshing, nodes, ready, banks, ranks)
+                if at <= command_at:
+                    command_at, code, bank = at, of_refresh, its_bank
             stale = False
         if command_at == now:
             stale = True
+            if code < 0:
+                visited = bank
+                code = _first_ready(now, bank, nodes, ready, unasked, place_of)
+            place = place_of[bank, code] if code < REF else 0
             request = queue[bank, place]
+            row = row_of[request]
+            command(constraints, nodes, ready, ranks, counts, log, now, code, bank, row)
             if code <= WR:
                 row_hits += banks[bank, SERVED] > 0
+                banks[bank, SERVED] += 1
                 if code == RD:
                     done[request] = last_return = now + read_cycles
                 else:
@@ -108,19 +119,14 @@ def _play(
                 in_queues -= 1
                 for later in range(place, banks[bank, QUEUED]):
                     queue[bank, later] = queue[bank, later + 1]
-            command(
-                constraints, nodes, ready, banks, ranks, counts, log, now, code, bank,
-                row_of[request],
-            )  # fmt: skip
-            if len(log) > 0 and counts[LOGGED] == len(log):
-                log = longer(log)
-            if code == REF:
+            elif code == ACT:
+                open_row(nodes, banks, ranks, now, bank, row)
+            elif code == PRE:
+                close_row(nodes, banks, ranks, now, bank)
+            else:
                 refreshed += 1
                 refreshing = refreshed % len(ranks) if due > refreshed else -1
-            else:
-                _look(bank, banks, queue, row_of, is_write)
-                if nodes[bank, 0] != refreshing:
-                    visited = bank
+            _look(bank, banks, queue, row_of, is_write, unasked, place_of)
 
         if draining == 0 and (waits[1] == QUEUE or (waits[1] > DRAIN_ABOVE and in_queues == 0)):
             draining = waits[1]
@@ -136,35 +142,40 @@ def _play(
                     queue[to, banks[to, QUEUED]] = request
                     banks[to, QUEUED] += 1
                     in_queues += 1
-                    _look(to, banks, queue, row_of, is_write)
+                    _look(to, banks, queue, row_of, is_write, unasked, place_of)
                     waits[kind] -= 1
                     for later in range(oldest, waits[kind]):
                         waiting[kind, later] = waiting[kind, later + 1]
                     draining -= kind
                     stuck = False
                     changed = True
-                    stale |= to == bank or _bank_at(to, nodes, ready, banks) <= command_at
+                    stale |= to == bank or _bank_at(to, nodes, ready, unasked) <= command_at
                     break
 
-        accept_at = _acceptable(now, accepted, waits, arrivals, is_write, prior_read, leader, done)
-        if accept_at == now:
+        accept_at = NEVER
+        if accepted < count:
             kind = 1 if is_write[accepted] else 0
-            write, read = prior_write[accepted], prior_read[accepted]
-            if write >= 0 and done[leader[write]] == NEVER:
-                if kind == 1:
-                    leader[accepted] = leader[write]
+            read, write = prior_read[accepted], prior_write[accepted]
+            if waits[kind] < QUEUE:
+                accept_at = max(now, arrivals[accepted])
+                if kind == 1 and read >= 0:
+                    accept_at = max(accept_at, done[leader[read]])
+            if accept_at == now:
+                if write >= 0 and done[leader[write]] == NEVER:
+                    if kind == 1:
+                        leader[accepted] = leader[write]
+                    else:
+                        done[accepted] = now + 2
+                elif kind == 0 and read >= 0 and done[leader[read]] == NEVER:
+                    leader[accepted] = leader[read]
                 else:
-                    done[accepted] = now + 2
-            elif kind == 0 and read >= 0 and done[leader[read]] == NEVER:
-                leader[accepted] = leader[read]
-            else:
-                waiting[kind, waits[kind]] = accepted
-                waits[kind] += 1
-            if kind == 0:
-                latency -= now + 1
-            accepted += 1
-            stuck = False
-            changed = True
+                    waiting[kind, waits[kind]] = accepted
+                    waits[kind] += 1
+                if kind == 0:
+                    latency -= now + 1
+                accepted += 1
+                stuck = False
+                changed = True
         if accepted == count and waits[0] == 0 and in_queues == 0:
             if waits[1] == 0:
                 if now >= last_return:
@@ -174,113 +185,80 @@ def _play(
                 draining = waits[1]
                 stuck = False
                 changed = True
-        if changed:
+        if changed or stale:
             now += 1
-            continue
-        if stale:
-            command_at, code, bank, place = _choose(
-                now + 1, visited, refreshing, nodes, ready, banks, ranks
-            )
-            stale = False
-        now = min(command_at, accept_at, refresh_at)
+        else:
+            now = min(command_at, accept_at, refresh_at)
     for request in range(count):
         if not is_write[request]:
             latency += done[leader[request]]
-    return log, row_hits, end, latency
+    return row_hits, end, latency
 
 
 @inlined
-def _choose(now, visited, refreshing, nodes, ready, banks, ranks):
-    """(cycle, command, bank, place in its queue) of the next command, the cycle from `now` on.
-
-    `refreshing` is the rank to be refreshed, or -1.
-    """
-    best, best_code, best_bank, best_place = NEVER, -1, 0, 0
-    if refreshing >= 0:
-        in_rank = len(banks) // len(ranks)
-        if ranks[refreshing, OPEN] == 0:
-            best, best_code = max(now, ready[refreshing, REF]), REF
-            best_bank = refreshing * in_rank
-        for bank in range(refreshing * in_rank, (refreshing + 1) * in_rank):
-            if banks[bank, ROW] >= 0:
-                at = max(now, bank_ready(nodes, ready, bank, PRE))
-                if at < best:
-                    best, best_code, best_bank = at, PRE, bank
-    bank = visited
-    for _ in range(len(banks)):
-        if best == now:
-            break
-        bank = bank + 1 if bank + 1 < len(banks) else 0
-        if banks[bank, QUEUED] == 0 or nodes[bank, 0] == refreshing:
-            continue
-        at = max(now, _bank_at(bank, nodes, ready, banks))
-        if at < best:
-            best, best_code, best_bank = at, -1, bank
-    if best_code < 0 and best < NEVER:
-        best_code, best_place = _first_ready(best, best_bank, nodes, ready, banks)
-    return best, best_code, best_bank, best_place
-
-
-@inlined
-def _bank_at(bank, nodes, ready, banks):
+def _bank_at(bank, nodes, ready, unasked):
     """Earliest cycle of a command for an entry of a bank's queue."""
-    if banks[bank, ROW] < 0:
-        return bank_ready(nodes, ready, bank, ACT)
     at = NEVER
-    if banks[bank, CLOSE] > 0:
-        at = bank_ready(nodes, ready, bank, PRE)
-    if banks[bank, READ_HIT] >= 0:
-        at = min(at, bank_ready(nodes, ready, bank, RD))
-    if banks[bank, WRITE_HIT] >= 0:
-        at = min(at, bank_ready(nodes, ready, bank, WR))
+    for code in range(4):
+        at = min(at, unasked[bank, code] + bank_ready(nodes, ready, bank, code))
     return at
 
 
 @inlined
-def _first_ready(at, bank, nodes, ready, banks):
-    """(command, place) of the first entry of a bank's queue whose next command may go at `at`."""
-    if banks[bank, ROW] < 0:
-        return ACT, 0
-    if banks[bank, CLOSE] > 0 and bank_ready(nodes, ready, bank, PRE) <= at:
-        return PRE, 0
-    read, write = banks[bank, READ_HIT], banks[bank, WRITE_HIT]
-    if read >= 0 and bank_ready(nodes, ready, bank, RD) > at:
-        read = -1
-    if write >= 0 and bank_ready(nodes, ready, bank, WR) > at:
-        write = -1
-    if write < 0 or 0 <= read < write:
-        return RD, read
-    return WR, write
+def _choose(now, visited, refreshing, nodes, ready, unasked):
+    """(cycle, bank) of the next command for an entry of a queue, the cycle from `now` on."""
+    best, best_bank = NEVER, 0
+    bank = visited
+    for _ in range(len(unasked)):
+        bank = bank + 1 if bank + 1 < len(unasked) else 0
+        at = max(now, _bank_at(bank, nodes, ready, unasked))
+        at = NEVER if nodes[bank, 0] == refreshing else at
+        best_bank = bank if at < best else best_bank
+        best = min(best, at)
+    return best, best_bank
+
+
+@njit(cache=True)
+def _refresh(now, rank, nodes, ready, banks, ranks):
+    """(cycle, command, bank) of the next step of a rank's refresh, the cycle from `now` on."""
+    in_rank = len(banks) // len(ranks)
+    if ranks[rank, OPEN] == 0:
+        return max(now, ready[rank, REF]), REF, rank * in_rank
+    best, best_bank = NEVER, 0
+    for bank in range(rank * in_rank, (rank + 1) * in_rank):
+        if banks[bank, ROW] >= 0:
+            at = max(now, bank_ready(nodes, ready, bank, PRE))
+            if at < best:
+                best, best_bank = at, bank
+    return best, PRE, best_bank
 
 
 @inlined
-def _look(bank, banks, queue, row_of, is_write):
-    """Find what the entries of a bank's queue may ask for."""
-    row = banks[bank, ROW]
-    read = write = -1
-    for place in range(banks[bank, QUEUED] - 1, -1, -1):
+def _first_ready(now, bank, nodes, ready, unasked, place_of):
+    """Command of the first entry of a bank's queue whose next command may go at `now`."""
+    first, first_place = -1, BANK_QUEUE
+    for code in range(4):
+        at = unasked[bank, code] + bank_ready(nodes, ready, bank, code)
+        if at <= now and place_of[bank, code] < first_place:
+            first, first_place = code, place_of[bank, code]
+    return first
+
+
+@inlined
+def _look(bank, banks, queue, row_of, is_write, unasked, place_of):
+    """Find what the entries of a bank's queue ask for, and which is the first for each command."""
+    row, queued = banks[bank, ROW], banks[bank, QUEUED]
+    for code in range(4):
+        unasked[bank, code] = NEVER
+        place_of[bank, code] = 0
+    for place in range(queued - 1, -1, -1):
         request = queue[bank, place]
         if row_of[request] == row:
-            if is_write[request]:
-                write = place
-            else:
-                read = place
-    banks[bank, READ_HIT] = read
-    banks[bank, WRITE_HIT] = write
-    banks[bank, CLOSE] = (
-        banks[bank, QUEUED] > 0
-        and row_of[queue[bank, 0]] != row
-        and ((read < 0 and write < 0) or banks[bank, SERVED] >= ENOUGH)
-    )
-
-
-@inlined
-def _acceptable(now, request, waits, arrivals, is_write, prior_read, leader, done):
-    """Earliest cycle from `now` on at which a request may be accepted, as far as is known."""
-    if request == len(arrivals) or waits[1 if is_write[request] else 0] == QUEUE:
-        return NEVER
-    at = max(now, arrivals[request])
-    read = prior_read[request]
-    if is_write[request] and read >= 0:
-        at = max(at, done[leader[read]])
-    return at
+            code = WR if is_write[request] else RD
+            unasked[bank, code] = 0
+            place_of[bank, code] = place
+    closes = (row >= 0) & (queued > 0) & (row_of[queue[bank, 0]] != row)
+    missed = (unasked[bank, RD] > 0) & (unasked[bank, WR] > 0)
+    closes &= missed | (banks[bank, SERVED] >= ENOUGH)
+    unasked[bank, PRE] = 0 if closes else NEVER
+    unasked[bank, ACT] = 0 if (row < 0) & (queued > 0) else NEVER

@@ -19,14 +19,13 @@ import numpy as np
 from numba import njit
 
 from accsim.hardware.dram_policies.device import (
-    LOGGED,
     OPEN,
     OWN,
     ROW,
+    close_row,
     command,
-    device,
-    longer,
-    replayed,
+    open_row,
+    run,
 )
 from accsim.hardware.dram_replay import Policy, requests
 from accsim.hardware.dram_rules import ACT, NEVER, PRE, PREA, RD, REF, WR, bank_ready, inlined
@@ -35,10 +34,8 @@ BUFFER = 32  # reads, and as many writes
 WRITES_ABOVE = 25  # 0.8 x BUFFER: more take the turn
 WRITES_BELOW = 7  # 0.2 x BUFFER: fewer give it back
 
-# Columns of banks[]: its active request or -1; for reads, and 3 columns on for writes, how many are
-# buffered, and the places of the oldest for the open row and for another row, or -1.
-ACTIVE_REQUEST, QUEUED, HIT, OTHER = range(OWN, OWN + 4)
-WRITES = 3
+# Columns of banks[]: its active request, whether that is a write, its buffered reads and writes.
+REQUEST, KIND, QUEUED = range(OWN, OWN + 3)
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,13 @@ class Ramulator2(Policy):
 
     def replay(self, spec, mapping, arrivals, addresses, is_write, record=False):
         asked = requests(spec, mapping, arrivals, addresses, is_write)
-        memory = device(spec, 7, record)
-        outcome = _play(
-            *memory, *asked, self.row_hit, spec.nREFI, spec.CL + spec.nBL, spec.CWL + spec.nBL
-        )
-        return replayed(spec, asked, memory, outcome)
+
+        def play(memory):
+            return _play(
+                *memory, *asked, self.row_hit, spec.nREFI, spec.CL + spec.nBL, spec.CWL + spec.nBL
+            )
+
+        return run(spec, asked, play, 4, record)
 
 
 @njit(cache=True)
@@ -62,13 +61,15 @@ def _play(
     arrivals, is_write, bank_of, row_of, prior_read, prior_write,
     row_hit, refresh_interval, read_cycles, write_cycles,
 ):  # fmt: skip
-    """Play all requests; (log, row hits, cycle of the end, sum of read latencies).
+    """Play all requests; (row hits, cycle of the end, sum of read latencies).
 
     Each clock accepts a request and then issues a command, of the clock after. Nothing changes
     between two clocks that do one of these, so time jumps from one to the next.
     """
-    count = len(arrivals)
-    queue = np.zeros((2, len(banks), BUFFER), np.int64)  # buffered reads, writes by age
+    count, in_rank = len(arrivals), len(banks) // len(ranks)
+    queue = np.zeros((2, len(banks), BUFFER), np.int64)  # buffered reads, writes of a bank by age
+    place_of = np.zeros((2, len(banks), 4), np.int64)  # the oldest whose next command is RD, WR ...
+    unasked = np.full((2, len(banks), 4), NEVER)  # 0 where there is one, and it may go
     waits = np.zeros(2, np.int64)  # buffered reads, writes
     active_in = np.zeros(len(ranks), np.int64)  # active requests
     leader = np.arange(count)  # the write whose WR serves a write
@@ -78,37 +79,39 @@ def _play(
     now = accepted = actives = row_hits = end = latency = last_return = 0
     refresh_at, due, refreshed = refresh_interval, 0, 0
     refreshing = -1  # rank
-    writing = False
+    writing = 0  # kind that has the turn
     stale = True  # the choice of the next command
-    command_at, code, bank, place = NEVER, REF, 0, 0
-    banks[:, ACTIVE_REQUEST] = -1
+    of_active = False
+    command_at, code, bank = NEVER, REF, 0
+    banks[:, REQUEST] = -1
     while True:
-        accept_at = _acceptable(
-            now, accepted, waits, arrivals, is_write, prior_read, prior_write, leader, buffered,
-            returned,
-        )  # fmt: skip
-        if accept_at == now:
+        accept_at = NEVER
+        if accepted < count:
             kind = 1 if is_write[accepted] else 0
-            write = prior_write[accepted]
-            if write >= 0 and buffered[leader[write]]:
-                if kind == 1:
+            read, write = prior_read[accepted], prior_write[accepted]
+            shares = write >= 0 and buffered[leader[write]]
+            if shares or waits[kind] < BUFFER:
+                accept_at = max(now, arrivals[accepted])
+                if kind == 1 and read >= 0:
+                    accept_at = max(accept_at, returned[read])
+            if accept_at == now:
+                if shares and kind == 1:
                     leader[accepted] = leader[write]
-                else:
+                elif shares:
                     last_return = max(last_return, now + 1)
                     returned[accepted] = last_return
                     latency += last_return - now
-            else:
-                to, own = bank_of[accepted], kind * WRITES
-                queue[kind, to, banks[to, QUEUED + own]] = accepted
-                banks[to, QUEUED + own] += 1
-                waits[kind] += 1
-                if kind == 1:
-                    buffered[accepted] = True
                 else:
-                    latency -= now
-                _look(kind, to, banks, queue, row_of)
-                stale = True
-            accepted += 1
+                    to = bank_of[accepted]
+                    queue[kind, to, banks[to, QUEUED + kind]] = accepted
+                    banks[to, QUEUED + kind] += 1
+                    waits[kind] += 1
+                    buffered[accepted] = kind == 1
+                    latency -= 0 if kind == 1 else now
+                    _look(kind, to, row_hit, banks, queue, row_of, unasked, place_of)
+                    stale = True
+                accepted += 1
+                accept_at = now + 1 if accepted < count else NEVER
 
         now += 1
         if now == refresh_at:
@@ -117,41 +120,53 @@ def _play(
             refreshing = refreshed % len(ranks)
             stale = True
         if stale:
-            writing, command_at, code, bank, place = _choose(
-                now, writing, refreshing, row_hit, actives, nodes, ready, banks, ranks, queue,
-                waits, active_in, is_write,
-            )  # fmt: skip
             stale = False
+            command_at, bank = _choose_active(now, actives, nodes, ready, banks)
+            of_active = True
+            if command_at > now and refreshing >= 0:
+                step = PREA if ranks[refreshing, OPEN] > 0 else REF
+                at = max(now, ready[refreshing, step])
+                if active_in[refreshing] == 0 and at < command_at:
+                    command_at, code, bank, of_active = at, step, refreshing * in_rank, False
+            elif command_at > now:
+                if writing == 1:
+                    writing = 1 if waits[1] >= WRITES_BELOW or waits[0] == 0 else 0
+                else:
+                    writing = 1 if waits[1] > WRITES_ABOVE or waits[0] == 0 else 0
+                at, its_code, its_bank = _choose(
+                    now, writing, nodes, ready, queue, unasked, place_of
+                )
+                if at < command_at:
+                    command_at, code, bank, of_active = at, its_code, its_bank, False
         if command_at > now:
-            accept_at = _acceptable(
-                now, accepted, waits, arrivals, is_write, prior_read, prior_write, leader,
-                buffered, returned,
-            )  # fmt: skip
             if accepted == count and actives + waits[0] + waits[1] == 0:
                 if now >= last_return:
                     break
                 accept_at = last_return - 1  # only refresh may go on until then
-            now = min(command_at - 1, refresh_at - 1, accept_at)
+            now = min(command_at - 1, refresh_at - 1, max(now, accept_at))
             continue
 
         stale = True
         rank = nodes[bank, 0]
-        kind = 1 if writing else 0
-        request = queue[kind, bank, place] if place >= 0 else banks[bank, ACTIVE_REQUEST]
-        command(
-            constraints, nodes, ready, banks, ranks, counts, log, now, code, bank, row_of[request]
-        )
-        if len(log) > 0 and counts[LOGGED] == len(log):
-            log = longer(log)
+        kind, place = writing, 0
+        if of_active:
+            kind = code = banks[bank, KIND]
+            request = banks[bank, REQUEST]
+        else:
+            place = place_of[kind, bank, code] if code < PREA else 0
+            request = queue[kind, bank, place]
+        row = row_of[request]
+        command(constraints, nodes, ready, ranks, counts, log, now, code, bank, row)
         if code == REF:
             refreshed += 1
             refreshing = refreshed % len(ranks) if due > refreshed else -1
             continue
         if code == PREA:
-            in_rank = len(banks) // len(ranks)
             for closed in range(rank * in_rank, (rank + 1) * in_rank):
-                _look(0, closed, banks, queue, row_of)
-                _look(1, closed, banks, queue, row_of)
+                if banks[closed, ROW] >= 0:
+                    close_row(nodes, banks, ranks, now, closed)
+                _look(0, closed, row_hit, banks, queue, row_of, unasked, place_of)
+                _look(1, closed, row_hit, banks, queue, row_of, unasked, place_of)
             continue
         if code == RD:
             end = max(end, now + read_cycles)
@@ -160,120 +175,78 @@ def _play(
             latency += now + read_cycles
         elif code == WR:
             end = max(end, now + write_cycles)
+        elif code == ACT:
+            open_row(nodes, banks, ranks, now, bank, row)
+            banks[bank, REQUEST] = request
+            banks[bank, KIND] = kind
+            active_in[rank] += 1
+            actives += 1
+        else:
+            close_row(nodes, banks, ranks, now, bank)
         row_hits += code <= WR and not started[request]
         started[request] = True
-        if place < 0:
-            banks[bank, ACTIVE_REQUEST] = -1
+        if of_active:
+            banks[bank, REQUEST] = -1
             active_in[rank] -= 1
             actives -= 1
         elif code != PRE:
-            own = kind * WRITES
             buffered[request] = False
             waits[kind] -= 1
-            banks[bank, QUEUED + own] -= 1
-            for later in range(place, banks[bank, QUEUED + own]):
+            banks[bank, QUEUED + kind] -= 1
+            for later in range(place, banks[bank, QUEUED + kind]):
                 queue[kind, bank, later] = queue[kind, bank, later + 1]
-            if code == ACT:
-                banks[bank, ACTIVE_REQUEST] = request
-                active_in[rank] += 1
-                actives += 1
-            else:
-                _look(kind, bank, banks, queue, row_of)
-        if code > WR:
-            _look(0, bank, banks, queue, row_of)
-            _look(1, bank, banks, queue, row_of)
-    return log, row_hits, end, latency
+        _look(0, bank, row_hit, banks, queue, row_of, unasked, place_of)
+        _look(1, bank, row_hit, banks, queue, row_of, unasked, place_of)
+    return row_hits, end, latency
 
 
 @inlined
-def _choose(
-    now, writing, refreshing, row_hit, actives, nodes, ready, banks, ranks, queue, waits,
-    active_in, is_write,
-):  # fmt: skip
-    """(whether writes have the turn, cycle, command, bank, place in its queue) of the next command.
+def _choose_active(now, actives, nodes, ready, banks):
+    """(cycle, bank) of the next command for an active request, the cycle from `now` on."""
+    best, best_bank, oldest = NEVER, 0, NEVER
+    for bank in range(len(banks) if actives > 0 else 0):
+        request = banks[bank, REQUEST]
+        at = max(now, bank_ready(nodes, ready, bank, banks[bank, KIND]))
+        at = NEVER if request < 0 else at
+        better = (at < best) | ((at == best) & (request < oldest))
+        best = at if better else best
+        best_bank = bank if better else best_bank
+        oldest = request if better else oldest
+    return best, best_bank
 
-    The cycle is from `now` on; the place is -1 for an active request and for a refresh.
-    `refreshing` is the rank to be refreshed, or -1.
+
+@inlined
+def _choose(now, kind, nodes, ready, queue, unasked, place_of):
+    """(cycle, command, bank) of the next command for a buffered request, the cycle from `now` on.
+
+    The earliest command goes, at a tie that of the oldest request.
     """
-    best, best_code, best_bank, best_place, oldest = NEVER, REF, 0, -1, NEVER
-    if actives > 0:
-        for bank in range(len(banks)):
-            request = banks[bank, ACTIVE_REQUEST]
-            if request >= 0:
-                code = WR if is_write[request] else RD
-                at = max(now, bank_ready(nodes, ready, bank, code))
-                if at < best or (at == best and request < oldest):
-                    best, best_code, best_bank, oldest = at, code, bank, request
-    if best == now:
-        return writing, best, best_code, best_bank, best_place
-    if refreshing >= 0:
-        code = PREA if ranks[refreshing, OPEN] > 0 else REF
-        at = max(now, ready[refreshing, code])
-        if active_in[refreshing] == 0 and at < best:
-            best, best_code = at, code
-            best_bank = refreshing * (len(banks) // len(ranks))
-        return writing, best, best_code, best_bank, best_place
-
-    if writing:
-        writing = waits[1] >= WRITES_BELOW or waits[0] == 0
-    else:
-        writing = waits[1] > WRITES_ABOVE or waits[0] == 0
-    kind, column = (1, WR) if writing else (0, RD)
-    own = kind * WRITES
-    oldest = -1  # an active request goes first at a tie
-    for bank in range(len(banks)):
-        if banks[bank, QUEUED + own] == 0:
-            continue
-        hit, other = banks[bank, HIT + own], banks[bank, OTHER + own]
-        if banks[bank, ROW] < 0:
-            at = max(now, bank_ready(nodes, ready, bank, ACT))
-            if at < best or (at == best and queue[kind, bank, 0] < oldest):
-                best, best_code, best_bank, best_place = at, ACT, bank, 0
-                oldest = queue[kind, bank, 0]
-            continue
-        if hit >= 0:
-            at = max(now, bank_ready(nodes, ready, bank, column))
-            if at < best or (at == best and queue[kind, bank, hit] < oldest):
-                best, best_code, best_bank, best_place = at, column, bank, hit
-                oldest = queue[kind, bank, hit]
-        if other >= 0 and banks[bank, ACTIVE_REQUEST] < 0 and not (row_hit and 0 <= hit < other):
-            at = max(now, bank_ready(nodes, ready, bank, PRE))
-            if at < best or (at == best and queue[kind, bank, other] < oldest):
-                best, best_code, best_bank, best_place = at, PRE, bank, other
-                oldest = queue[kind, bank, other]
-    return writing, best, best_code, best_bank, best_place
+    best, best_code, best_bank, oldest = NEVER, RD, 0, NEVER
+    for bank in range(len(nodes)):
+        for code in range(4):
+            at = max(now, unasked[kind, bank, code] + bank_ready(nodes, ready, bank, code))
+            request = queue[kind, bank, place_of[kind, bank, code]]
+            better = (at < best) | ((at == best) & (request < oldest))
+            best = at if better else best
+            best_code = code if better else best_code
+            best_bank = bank if better else best_bank
+            oldest = request if better else oldest
+    return best, best_code, best_bank
 
 
 @inlined
-def _look(kind, bank, banks, queue, row_of):
-    """Find the oldest buffered requests of a bank for its open row and for another."""
-    row, own = banks[bank, ROW], kind * WRITES
-    hit = other = -1
-    for place in range(banks[bank, QUEUED + own]):
-        if row_of[queue[kind, bank, place]] == row:
-            if hit < 0:
-                hit = place
-        elif other < 0:
-            other = place
-        if hit >= 0 and other >= 0:
-            break
-    banks[bank, HIT + own] = hit
-    banks[bank, OTHER + own] = other
-
-
-@inlined
-def _acceptable(
-    now, request, waits, arrivals, is_write, prior_read, prior_write, leader, buffered, returned
-):
-    """Earliest cycle from `now` on at which a request may be accepted, as far as is known."""
-    if request == len(arrivals):
-        return NEVER
-    if waits[1 if is_write[request] else 0] == BUFFER:
-        write = prior_write[request]
-        if write < 0 or not buffered[leader[write]]:
-            return NEVER
-    at = max(now, arrivals[request])
-    read = prior_read[request]
-    if is_write[request] and read >= 0:
-        at = max(at, returned[read])
-    return at
+def _look(kind, bank, row_hit, banks, queue, row_of, unasked, place_of):
+    """Find what a bank's buffered requests ask for, and which is the oldest for each command."""
+    row, queued = banks[bank, ROW], banks[bank, QUEUED + kind]
+    hit = other = BUFFER
+    for place in range(queued - 1, -1, -1):
+        hits = row_of[queue[kind, bank, place]] == row
+        hit = place if hits else hit
+        other = other if hits else place
+    closes = (row >= 0) & (other < BUFFER) & (banks[bank, REQUEST] < 0)
+    closes &= (other < hit) | (not row_hit)
+    place_of[kind, bank, kind] = min(hit, BUFFER - 1)
+    place_of[kind, bank, PRE] = min(other, BUFFER - 1)
+    unasked[kind, bank, kind] = 0 if hit < BUFFER else NEVER
+    unasked[kind, bank, PRE] = 0 if closes else NEVER
+    unasked[kind, bank, ACT] = 0 if (row < 0) & (queued > 0) else NEVER
