@@ -17,7 +17,7 @@ from accsim.training.fixed_network import FixedNetwork, Statistics
 from accsim.training.parameters import Map, Momentum, Stored
 
 EVALUATION_BATCH = 500  # images at once; has no influence on the result
-ADAPTATION_IMAGES = 2000  # that adapted statistics are taken from
+ADAPTATION_IMAGES = 2000  # that adapted statistics are taken from, at most
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def count_correct(
     ADAPTED statistics are those of the first images, without their labels.
     """
     if statistics is Statistics.ADAPTED:
-        first_images = images.values[:ADAPTATION_IMAGES]
+        first_images = images.values[: min(ADAPTATION_IMAGES, executor.most_adapted)]
         executor.adapt(parameters, Map(first_images, images.exponent))
     total = 0
     for first in range(0, len(labels), EVALUATION_BATCH):

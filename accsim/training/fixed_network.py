@@ -148,22 +148,30 @@ class FixedNetwork:
             record.outputs.append(y)
         return record
 
+    @property
+    def most_adapted(self) -> int:
+        """Images that exact statistics can be taken over: 2**22 values of a channel."""
+        return LARGEST_COUNT // max(
+            (node.input.height * node.input.width for node in self._norms()), default=1
+        )
+
+    def _norms(self) -> list[Node]:
+        return [node for node in self.network.nodes if isinstance(node.layer, BatchNorm)]
+
     def adapt(self, parameters: dict[str, Stored], images: Map) -> None:
         """Take the batch norms' statistics from `images`, all at once, for ADAPTED passes.
 
-        Nothing else changes. Raises ValueError for more than 2**22 values a channel.
+        Nothing else changes. Raises ValueError for more images than `most_adapted`.
         Source: Li et al., "Revisiting Batch Normalization for Practical Domain Adaptation", 2016,
         section 3.3 (AdaBN).
         """
-        norms = [node for node in self.network.nodes if isinstance(node.layer, BatchNorm)]
-        pixels = max((node.input.height * node.input.width for node in norms), default=1)
-        if len(images.values) * pixels > LARGEST_COUNT:
+        if len(images.values) > self.most_adapted:
             raise ValueError(
-                f"images to adapt to must be at most {LARGEST_COUNT // pixels} for maps of "
-                f"{pixels} pixels, not {len(images.values)}"
+                f"images to adapt to must be at most {self.most_adapted} for maps of this size, "
+                f"not {len(images.values)}"
             )
         record = self.forward(parameters, images, Statistics.BATCH, training=False)
-        for node in norms:
+        for node in self._norms():
             state, exponent = record.normalised[node.index], record.input_of(node).exponent
             self.adapted[node.index] = _nothing_yet(node)
             norm.update_running(

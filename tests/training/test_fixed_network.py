@@ -340,7 +340,7 @@ def test_adapted_statistics_are_those_of_the_images(network):
 def test_too_many_images_to_adapt_to_are_refused(network):
     fixed = FixedNetwork(network, Numerics(), 7)
     images = np.broadcast_to(np.int8(0), (65537, 8, 8, 3))
-    with pytest.raises(ValueError, match="at most 65536 for maps of 64 pixels, not 65537"):
+    with pytest.raises(ValueError, match="at most 65536 for maps of this size, not 65537"):
         fixed.adapt(parameters.initial(network, Numerics(), 7), Map(images, -5))
 
 
