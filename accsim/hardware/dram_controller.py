@@ -14,7 +14,8 @@ Sources: Rixner et al., "Memory access scheduling", ISCA 2000 (first-ready, firs
 DRAMsim3 and Ramulator 2.1 enclose this one on traces of DMA traffic.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import simpy
@@ -45,6 +46,7 @@ from accsim.hardware.dram_core import (
     QUEUED,
     READ,
     READ_LATENCY,
+    RECALLED,
     STUCK,
     TRACED,
     WRITE,
@@ -190,6 +192,23 @@ class _Moving:
     end_cycle: int = 0
 
 
+@dataclass(frozen=True)
+class RecallCheck:
+    """Part of a run's transfers, played with stretches from memory and command by command."""
+
+    transfers: int
+    bursts: int
+    recalled_bursts: int  # of these, taken from memory
+    cycles: int  # to the end of the last transfer, summed over the samples
+    exact_cycles: int
+    differing_ends: int  # transfers that do not end in the same picosecond
+
+    @property
+    def difference(self) -> float:
+        """Relative difference of the cycles."""
+        return abs(self.cycles - self.exact_cycles) / max(self.exact_cycles, 1)
+
+
 class DramController:
     """The channels of a memory behind their controllers; time is the environment's picoseconds.
 
@@ -222,6 +241,7 @@ class DramController:
         )
         exact = policy.exact or trace or spec.channels > 1
         self._recall = None if exact else new_recall(self._cores[0])
+        self._asked: list[tuple[int, int, int, bool, int]] = []  # transfers, from their ps on
         self._channel_shift = mapping.shifts(spec).channel
         self._free = list(range(15, -1, -1))
         self._moving: list[_Moving | None] = [None] * 16  # by stream
@@ -250,6 +270,7 @@ class DramController:
         if not self._free:
             self._grow()
         now = int(self.env.now)
+        self._asked.append((now, address, size_bytes, is_write, interval_ps))
         arrival_cycle = -(-now // self.spec.tCK_ps)
         first = address // self.spec.burst_bytes
         after = (address + size_bytes - 1) // self.spec.burst_bytes + 1
@@ -275,6 +296,42 @@ class DramController:
             state[ACTIVE] += 1
         self._wake_in(0)
         return done
+
+    def check_recall(self, samples: int = 8, length: int = 8) -> RecallCheck:
+        """Play samples of the transfers so far again, each from an idle memory, in both ways.
+
+        The samples are `length` consecutive transfers each, spread evenly over the run. The bound
+        on the difference is 0: what follows from equal states is equal.
+        """
+        last = max(len(self._asked) - length, 0)
+        starts = sorted({last * n // max(samples - 1, 1) for n in range(samples)})
+        sums = np.zeros(6, np.int64)
+        for start in starts:
+            sample = self._asked[start : start + length]
+            recalling, ends = self._play(sample, replace(self.policy, exact=False))
+            exact, exact_ends = self._play(sample, replace(self.policy, exact=True))
+            bursts = exact.counts["reads"] + exact.counts["writes"]
+            recalled = sum(int(core.state[RECALLED]) for core in recalling._cores)
+            tck, wrong = self.spec.tCK_ps, np.not_equal(ends, exact_ends).sum()
+            cycles, exact_cycles = max(ends) // tck, max(exact_ends) // tck
+            sums += [len(sample), bursts, recalled, cycles, exact_cycles, wrong]
+        return RecallCheck(*sums.tolist())
+
+    def _play(self, asked, policy: Frfcfs) -> tuple["DramController", list[int]]:
+        """A new memory that has moved these transfers, and when each ended."""
+        env: Any = simpy.Environment()
+        memory = DramController(env, self.spec, self.mapping, policy)
+        ends = [0] * len(asked)
+
+        def move(index, at_ps, *transfer):
+            yield env.timeout(at_ps - asked[0][0])
+            yield memory.transfer(*transfer)
+            ends[index] = env.now
+
+        for index, transfer in enumerate(asked):
+            env.process(move(index, *transfer))
+        env.run()
+        return memory, ends
 
     def finish(self) -> None:
         """Bring refresh and accounts up to now; RuntimeError if a transfer is still on its way."""

@@ -71,9 +71,10 @@ ARRIVAL, SCRIPT_BURST, SCRIPT_KIND, NEXT_RUN = range(4)
     READ_LATENCY,  # sum over reads, from acceptance to the last beat
     LONGEST,  # the same, greatest of reads and writes
     HELD,  # burst of the read that the script's next write waits for, or -1
+    RECALLED,  # bursts that `dram_recall` took from memory
     FINISHED,  # rows of finished[]: transfer's stream, cycle of its end
     TRACED,  # rows of trace[]
-) = range(22)
+) = range(23)
 COUNTS = (
     "reads", "writes", "activates", "precharges", "refreshes",
     "row_hits", "row_misses", "row_conflicts",
@@ -128,7 +129,7 @@ def new_core(
     shifts = mapping.shifts(spec)
     group_count = spec.ranks * spec.bank_groups
     bank_count, depth = group_count * spec.banks, policy.queue_depth
-    state = np.zeros(22, np.int64)
+    state = np.zeros(23, np.int64)
     state[DATA_KIND] = state[HELD] = state[PAUSE_AT] = -1
     ranks = np.zeros((spec.ranks, WINDOW + 4), np.int64)
     ranks[:, REFRESH_AT] = [spec.nREFI * (n + 1) // spec.ranks for n in range(spec.ranks)]
@@ -366,6 +367,13 @@ def propose(kind, bank, core):
     chains[kind, bank, ORDER] = what << 40 | requests[kind, slot, AGE] << 8 | slot
 
 
+@compiled
+def _propose_both(bank, core):
+    """After a command other than RD and WR: what the bank proposes to both queues."""
+    propose(READ, bank, core)
+    propose(WRITE, bank, core)
+
+
 @inlined
 def _choose(core):
     """(earliest cycle, kind, slot) of the next command of the turn's queue; cycle NEVER if none.
@@ -441,8 +449,7 @@ def _refreshed(at, core):
     for bank in range(len(banks)):
         if banks[bank, IN_RANK] == due:
             banks[bank, ACT_AT] = at + rules[nRFC]
-            propose(READ, bank, core)
-            propose(WRITE, bank, core)
+            _propose_both(bank, core)
     core.counts[N_REFRESHES] += 1
     find_due(core)
 
@@ -639,8 +646,7 @@ def _activate(at, request, core):
         rank[OPENED_AT] = at
     rank[OPEN_BANKS] += 1
     counts[N_ACTIVATES] += 1
-    propose(READ, number, core)
-    propose(WRITE, number, core)
+    _propose_both(number, core)
 
 
 @compiled
@@ -673,8 +679,7 @@ def _close(at, number, core):
     if rank[OPEN_BANKS] == 0:
         core.state[OPEN_CYCLES] += at - rank[OPENED_AT]
     core.counts[N_PRECHARGES] += 1
-    propose(READ, number, core)
-    propose(WRITE, number, core)
+    _propose_both(number, core)
 
 
 @compiled

@@ -42,7 +42,7 @@ _STATES, _MOVES = 4096, 16384  # remembered at most; then all is forgotten
 
 # Columns of `moves`: the state at the start, where the next stretch goes, cycles to a refresh that
 # comes due or NEVER; the state at the end, cycles to the last event and to the end, the longest
-# latency; increments, at last those of `counts` and `bus`.
+# latency; increments, at last those of `counts` and `bus`
 (
     FROM, WAY, DUE_IN, TO, LAST_EVENT, CYCLES, LONGEST, OPEN, LATENCY, REFRESHED, _REFRESHED_1,
     COUNTED,
@@ -85,12 +85,16 @@ def advance_recalling(until, core, recall):
     """
     state = core.state
     while True:
-        if _may_start(core):
-            _walk(until, core, recall)
-        state[c.PAUSE_AT] = _next_start(core)
+        unknown = _may_start(core) and _walk(until, core, recall)
+        if unknown:
+            state[c.PAUSE_AT] = state[ACCEPTED] + STRETCH
+        else:
+            state[c.PAUSE_AT] = _next_start(core)
         following, end = advance(until, core)
         paused = state[ACCEPTED] == state[c.PAUSE_AT]
         state[c.PAUSE_AT] = -1
+        if unknown:
+            _learn(paused, core, recall)
         if not paused:
             return following, end
 
@@ -141,33 +145,39 @@ def _next_start(core):
 
 @compiled
 def _walk(until, core, recall):
-    """Go from stretch to stretch while one may begin and ends before `until`."""
+    """Go from stretch to stretch while they are known and end before `until`.
+
+    True if it stands before one that is not known: the next row of `moves` then holds its start.
+    """
     state, moves = core.state, recall.moves
     here = _remember(core, recall)
-    restore = False  # the tables still hold another state than `here`
-    while True:
+    moved = False  # the tables still hold the first state
+    unknown = False
+    while _may_start(core):
         way = _way(core)
         due_in = state[DUE_AT] - state[CLOCK]
         move = recall.usual[here] - 1
         if move < 0 or moves[move, WAY] != way or moves[move, LAST_EVENT] >= due_in:
             move = _find_move(here, way, due_in, recall)
-        if move >= 0:
-            if moves[move, LAST_EVENT] >= until - state[CLOCK]:
-                break
-            _apply(move, core, recall)
-            here = moves[move, TO]
-            restore = True
-        else:
-            if restore:
-                _restore(here, core, recall)
-                restore = False
-            here = _play(here, way, until, core, recall)
-            if here < 0:
-                break
-        if not _may_start(core):
+        unknown = move < 0
+        if unknown or moves[move, LAST_EVENT] >= until - state[CLOCK]:
             break
-    if restore:
+        _apply(move, core, recall)
+        here = moves[move, TO]
+        moved = True
+    if moved:
         _restore(here, core, recall)
+    if unknown:
+        line = moves[recall.used[1]]
+        line[:] = 0
+        line[FROM] = here
+        line[WAY] = _way(core)
+        line[DUE_IN] = state[DUE_AT] - state[CLOCK]
+        line[CYCLES] = -state[CLOCK]
+        line[LONGEST] = state[c.LONGEST]
+        state[c.LONGEST] = 0
+        _count(-1, core, line)
+    return unknown
 
 
 @inlined
@@ -184,7 +194,7 @@ def _find_move(here, way, due_in, recall):
     """The remembered move of a state, without a refresh if none comes due, or -1."""
     moves, buckets = recall.moves, recall.move_buckets
     for wanted in (NEVER, due_in):
-        bucket = _mix(_mix(_mix(0, here), way), wanted) & (len(buckets) - 1)
+        bucket = _bucket(here, way, wanted, recall)
         while buckets[bucket] > 0:
             move = buckets[bucket] - 1
             if (
@@ -197,6 +207,12 @@ def _find_move(here, way, due_in, recall):
                 break
             bucket = (bucket + 1) & (len(buckets) - 1)
     return -1
+
+
+@inlined
+def _bucket(here, way, due_in, recall):
+    """Where to look for a move."""
+    return _mix(_mix(_mix(0, here), way), due_in) & (len(recall.move_buckets) - 1)
 
 
 @inlined
@@ -222,6 +238,7 @@ def _apply(move, core, recall):
     bursts = line[COUNTED + c.N_READS] + line[COUNTED + c.N_WRITES]
     state[c.OWED] -= bursts
     state[ACCEPTED] += STRETCH
+    state[c.RECALLED] += STRETCH
     streams[stream, c.TO_MOVE] -= bursts
     streams[stream, TO_OFFER] -= STRETCH
     streams[stream, NEXT_BURST] += STRETCH
@@ -233,57 +250,42 @@ def _apply(move, core, recall):
 
 
 @compiled
-def _play(here, way, until, core, recall):
-    """Play a stretch and remember it; the state at its end, or -1 if it goes beyond `until`."""
-    state, moves, used = core.state, recall.moves, recall.used
-    clock, due_at = state[CLOCK], state[DUE_AT]
-    line = moves[used[1]]
-    _count(-1, core, line)
+def _learn(whole, core, recall):
+    """Complete the move that `_walk` began, after a stretch that was played to its end or not."""
+    state, used = core.state, recall.used
+    line = recall.moves[used[1]]
     longest = state[c.LONGEST]
-    state[c.LONGEST] = 0
-    state[c.PAUSE_AT] = state[ACCEPTED] + STRETCH
-    advance(until, core)
-    longest_here = state[c.LONGEST]
-    state[c.LONGEST] = max(longest, longest_here)
-    paused = state[ACCEPTED] == state[c.PAUSE_AT]
-    state[c.PAUSE_AT] = -1
-    if not paused:
-        return -1
+    state[c.LONGEST] = max(longest, line[LONGEST])
+    if not whole:
+        return
     states = used[0]
     there = _remember(core, recall)
-    if used[0] < states:  # all has been forgotten: here too
-        return there
+    if used[0] < states:  # all has been forgotten: the start too
+        return
+    line[TO] = there
+    line[LONGEST] = longest
+    line[CYCLES] += state[CLOCK]
+    line[LAST_EVENT] = line[CYCLES] - 1  # the acceptance that ended it
     _count(1, core, line)
     move = used[1]
     used[1] += 1
-    line[FROM] = here
-    line[WAY] = way
-    line[TO] = there
-    line[CYCLES] = state[CLOCK] - clock
-    line[LONGEST] = longest_here
-    line[LAST_EVENT] = line[CYCLES] - 1  # the acceptance that ended it
-    line[DUE_IN] = NEVER
-    if line[LAST_EVENT] >= due_at - clock:
-        line[DUE_IN] = due_at - clock
-    else:
-        recall.usual[here] = move + 1
-    bucket = _mix(_mix(_mix(0, here), way), line[DUE_IN]) & (len(recall.move_buckets) - 1)
+    if line[LAST_EVENT] < line[DUE_IN]:
+        line[DUE_IN] = NEVER
+        recall.usual[line[FROM]] = move + 1
+    bucket = _bucket(line[FROM], line[WAY], line[DUE_IN], recall)
     while recall.move_buckets[bucket] > 0:
         bucket = (bucket + 1) & (len(recall.move_buckets) - 1)
     recall.move_buckets[bucket] = move + 1
-    return there
 
 
 @compiled
 def _count(sign, core, line):
-    """Before and after a stretch: what grows, into its line."""
+    """Take from a line (-1), or add to it (1), what grows."""
     state, ranks = core.state, core.ranks
-    if sign < 0:
-        line[:] = 0
     line[OPEN] += sign * state[c.OPEN_CYCLES]
+    line[LATENCY] += sign * state[c.READ_LATENCY]
     for rank in range(len(ranks)):
         line[REFRESHED + rank] += sign * (ranks[rank, REFRESH_AT] // core.rules[c.nREFI])
-    line[LATENCY] += sign * state[c.READ_LATENCY]
     for n in range(len(core.counts)):
         line[COUNTED + n] += sign * core.counts[n]
     for n in range(len(core.bus)):
