@@ -1,6 +1,7 @@
 """What fixed point did to every tensor of a step: words clipped, overflowed, moved and lost."""
 
 from dataclasses import dataclass
+from operator import add
 
 import numpy as np
 
@@ -13,7 +14,7 @@ class Tally:
     """Counts of one network's tensors, until they are taken."""
 
     def __init__(self):
-        self._rows: dict[tuple[str, str], list[int]] = {}
+        self._rows: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def add(
         self,
@@ -27,9 +28,9 @@ class Tally:
         underflowed: int = 0,
     ) -> None:
         """Add to the counts of `tensor`; its `kind` is activations, error, gradient, weights."""
-        row = self._rows.setdefault((kind, tensor), [0] * len(KINDS))
         seen = (words, saturated, overflowed, moved, unmoved, underflowed)
-        row[:] = [before + now for before, now in zip(row, seen, strict=True)]
+        before = self._rows.get((kind, tensor))
+        self._rows[kind, tensor] = seen if before is None else tuple(map(add, before, seen))
 
     def add_stored(self, kind: str, tensor: str, counts: WordCounts) -> None:
         """Add what an update did to a stored tensor; its `kind` is weights or teacher."""
