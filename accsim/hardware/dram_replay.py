@@ -8,6 +8,7 @@ has returned: a stream of reads, modifications and writes means it so.
 
 import gzip
 import re
+import zlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,7 +187,7 @@ def read_trace(path: Path | str, spec: DramSpec) -> Trace:
                 arrivals.append(arrival)
                 addresses.append(address)
                 writes.append(match[3] == b"W")
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(
             f"{path} must be a whole gzip file, not broken after line {number}"
         ) from error
