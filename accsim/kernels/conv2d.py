@@ -28,7 +28,7 @@ from accsim.kernels.gemm import (
     interleave_vector,
     multiply_narrow_tile,
     multiply_wide_tile,
-    round_vector,
+    round_vectors,
 )
 
 PARTS = 8  # of the pixels of a pointwise product; fixed, whatever the threads
@@ -199,11 +199,11 @@ def _convolve(
     if sums.at_once:
         steps = max(1, sums.at_once // group)
         whole = corrections[0, -1]
-        largest, *seen = convolve_exact(padded, packed, starts, whole, *rest, steps, sums.wrap_bits)
+        largest, seen = convolve_exact(padded, packed, starts, whole, *rest, steps, sums.wrap_bits)
     else:
         inside = borders[0], borders[0] + (x.shape[1] - 1) * dilation + 1
-        largest, *seen = convolve(padded, packed, starts, corrections, inside, *rest)
-    return Product(y.reshape(shape), int((largest >> fine).max()), *seen)
+        largest, seen = convolve(padded, packed, starts, corrections, inside, *rest)
+    return Product(y.reshape(shape), int((largest.max(0) >> fine).max()), *seen.sum(0).tolist())
 
 
 def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32, groups=1):
@@ -336,7 +336,7 @@ def pack(weights, flipped, groups, planes, channels, lanes):
         starts, block = _blocks(whole[0], groups, channels, lanes)
         packed = [_pack(part, groups, starts, block // group, lanes) for part in whole]
     upto = np.zeros((weights.shape[0] + 1, len(starts) * lanes), np.int32)
-    np.cumsum(packed[0][1], 0, out=upto[1:])
+    np.cumsum(packed[0][1].reshape(len(upto) - 1, -1, upto.shape[1]).sum(1), 0, out=upto[1:])
     return _stacked([part for part, _ in packed]), starts, upto[None] - upto[:, None]
 
 
@@ -363,25 +363,38 @@ def _blocks(weights, groups, channels, lanes):
 @njit(cache=True, parallel=True)
 def _pack(weights, groups, starts, words, lanes):
     """`pack` of one plane, not flipped; what every row of taps adds to the corrections."""
-    height, width, inputs, outputs = weights.shape
-    group = WORD // weights.itemsize
+    height, width, _inputs, outputs = weights.shape
     runs = _runs(groups, outputs, lanes)
     packed = np.zeros((len(starts), height, width, words, lanes), np.uint32)
     sums = np.zeros((height * width, len(starts) * lanes), np.int32)
     for tap in prange(height * width):
         r, s = tap // width, tap % width
-        for first, last, of_group in runs:
-            place = of_group * inputs - starts[first // lanes]
-            for word in range(place // group, (place + inputs - 1) // group + 1):
-                line = np.zeros(last - first, np.uint32)
-                for c in range(max(word * group, place), min((word + 1) * group, place + inputs)):
-                    source = weights[r, s, c - place, first:last]
-                    _pack_channel(source, 8 * weights.itemsize, c % group, line, sums[tap, first:])
-                for begin in range(first, last, lanes):
-                    t, end = begin // lanes, min(begin + lanes, last)
-                    target = packed[t, r, s, word, begin - t * lanes : end - t * lanes]
-                    target[:] = line[begin - first : end - first]
-    return packed, sums.reshape(height, width, -1).sum(1)
+        _pack_tap(weights[r, s], runs, starts, lanes, packed[:, r, s], sums[tap])
+    return packed, sums
+
+
+@njit(cache=True)
+def _pack_tap(weights, runs, starts, lanes, packed, sums):
+    """One tap of `_pack`: [C / groups, K] -> [tiles, words, lanes]."""
+    inputs = len(weights)
+    group = WORD // weights.itemsize
+    for i in range(len(runs)):
+        first, last, place = runs[i, 0], runs[i, 1], runs[i, 2] * inputs
+        place -= starts[first // lanes]
+        line = np.zeros(last - first, np.uint32)
+        for word in range(place // group, (place + inputs - 1) // group + 1):
+            line[:] = 0
+            for c in range(max(word * group, place), min((word + 1) * group, place + inputs)):
+                source = weights[c - place, first:last]
+                _pack_channel(source, 8 * weights.itemsize, c % group, line, sums[first:])
+            done = 0
+            while done < len(line):
+                tile, lane = (first + done) // lanes, (first + done) % lanes
+                row = packed[tile, word]
+                part = min(len(line) - done, lanes - lane)
+                for k in range(part):
+                    row[np.uint64(lane + k)] = line[np.uint64(done + k)]
+                done += part
 
 
 @njit(cache=True)
@@ -421,20 +434,26 @@ def _pack_flipped(weights, words, lanes):
     packed = np.zeros((tiles, height, width, groups, lanes), np.uint32)
     corrections = np.zeros((height, tiles * lanes), np.int32)
     for t in prange(tiles):
-        start = t * lanes
-        used = min(lanes, inputs - start)
-        for r in range(height):
-            for s in range(width):
-                r_source, s_source = height - 1 - r, width - 1 - s
-                block = words[r_source, s_source, start : start + used]
-                for g in range(groups):
-                    for lane in range(used):
-                        packed[t, r, s, g, np.uint64(lane)] = block[np.uint64(lane), g]
-                if weights.itemsize == 1:
-                    for lane in range(used):
-                        row = weights[r_source, s_source, start + lane]
-                        corrections[r, start + lane] += BYTE_OFFSET * _sum(row)
+        _pack_flipped_tile(weights, words, t * lanes, packed[t], corrections)
     return packed, corrections
+
+
+@njit(cache=True)
+def _pack_flipped_tile(weights, words, start, packed, corrections):
+    """One tile of `_pack_flipped`."""
+    height, width, groups, lanes = packed.shape
+    used = min(lanes, words.shape[2] - start)
+    for r in range(height):
+        for s in range(width):
+            r_source, s_source = height - 1 - r, width - 1 - s
+            block = words[r_source, s_source, start : start + used]
+            for g in range(groups):
+                for lane in range(used):
+                    packed[r, s, g, np.uint64(lane)] = block[np.uint64(lane), g]
+            if weights.itemsize == 1:
+                for lane in range(used):
+                    row = weights[r_source, s_source, start + lane]
+                    corrections[r, start + lane] += BYTE_OFFSET * _sum(row)
 
 
 @njit(cache=True)
@@ -469,14 +488,14 @@ def convolve(padded, packed, starts, corrections, inside, stride, shifts, key, l
 
     Returns
     -------
-    largest : int32[K rounded up], magnitudes of the sums
-    saturated : see `Product`
+    largest : int32[N, K rounded up], magnitudes of the sums
+    saturated : int64[N, 1], see `Product`
     """
     images = len(padded)
     largest = np.zeros((images, len(shifts)), np.int32)
-    saturated = np.zeros(images, np.int64)
+    saturated = np.zeros((images, 1), np.int64)
     for n in prange(images):
-        saturated[n] = _convolve_image(
+        saturated[n, 0] = _convolve_image(
             padded[n],
             packed[0],
             starts,
@@ -490,9 +509,7 @@ def convolve(padded, packed, starts, corrections, inside, stride, shifts, key, l
             y[n],
             largest[n],
         )
-    for n in range(1, images):
-        largest[0] = np.maximum(largest[0], largest[n])
-    return largest[0], saturated.sum()
+    return largest, saturated
 
 
 @njit(cache=True)
@@ -643,29 +660,33 @@ def _round_tile(
     pixels, outputs = flat.shape
     lanes = tile.shape[1]
     used = min(lanes, outputs - start)
-    vectors = key >= HALF_UP  # nearly always; the other roundings go one by one
-    for m in range(min(ROWS, pixels - first)):
-        row = (first + m) * outputs + start
-        done = 0
-        while vectors and done + LANES <= used:
-            round_vector(
-                tile.ctypes.data + (m * lanes + done) * WORD,
-                corrections.ctypes.data + (start + done) * WORD,
-                first_index + row + done,
-                key,
-                shifts.ctypes.data + (start + done) * WORD,
-                limit,
-                largest.ctypes.data + (start + done) * WORD,
-                clipped.ctypes.data + done * WORD,
-                flat,
-                row + done,
-            )
-            done += LANES
+    rows = min(ROWS, pixels - first)
+    index = first * outputs + start  # of the first result in its image
+    done = 0
+    while key >= HALF_UP and done + LANES <= used:  # the other roundings go one by one
+        round_vectors(
+            rows,
+            tile.ctypes.data + done * WORD,
+            lanes * WORD,
+            corrections.ctypes.data + (start + done) * WORD,
+            first_index + index + done,
+            key,
+            shifts.ctypes.data + (start + done) * WORD,
+            limit,
+            largest.ctypes.data + (start + done) * WORD,
+            clipped.ctypes.data + done * WORD,
+            flat,
+            index + done,
+            outputs,
+        )
+        done += LANES
+    for m in range(rows):
+        counter = first_index + index + m * outputs
         for k in range(done, used):
             total = np.int32(tile[m, k] - corrections[start + k])
             largest[start + k] = max(largest[start + k], np.int32(abs(total)))
             shift = np.int32(shifts[start + k])
-            noise = noise32(total, key, np.uint32((first_index + row + k) & 0xFFFFFFFF), shift)
+            noise = noise32(total, key, np.uint32((counter + k) & 0xFFFFFFFF), shift)
             fraction = np.int32(total & np.int32((np.int32(1) << shift) - np.int32(1)))
             carry = np.int32(np.int32(fraction + noise) >> shift)
             wide = np.int32(np.int32(total >> shift) + carry)
@@ -682,8 +703,8 @@ def convolve_exact(
 
     Returns
     -------
-    largest : int64[K rounded up], magnitudes of the sums
-    saturated, overflowed : see `Product`
+    largest : int64[N, K rounded up], magnitudes of the sums
+    seen : int64[N, 2], saturated and overflowed, see `Product`
     """
     images, _, width, channels = padded.shape
     planes, tiles, kernel_rows, kernel_columns, groups, lanes = packed.shape
@@ -736,9 +757,7 @@ def convolve_exact(
                     largest[n],
                     seen[n],
                 )
-    for n in range(1, images):
-        largest[0] = np.maximum(largest[0], largest[n])
-    return largest[0], seen[:, 0].sum(), seen[:, 1].sum()
+    return largest, seen
 
 
 @njit(cache=True)

@@ -252,30 +252,51 @@ multiply_wide_tile = intrinsic(_tile(vectors=2))
 
 
 @intrinsic
-def round_vector(
-    typing, sums, corrections, counter, key, shifts, limit, largest, clipped, out, place
+def round_vectors(
+    typing,
+    rows,
+    sums,
+    sums_step,
+    corrections,
+    counter,
+    key,
+    shifts,
+    limit,
+    largest,
+    clipped,
+    out,
+    place,
+    out_step,
 ):
-    """Round 16 sums of one pixel and store them in ``out``, `place` elements after its first.
+    """Round 16 sums of each of `rows` pixels and store them in ``out`` from element `place` on.
 
     ``out = saturate(round(sums - corrections, shifts), limit)``: half up where key < 0, else
     stochastic, as `fixed_point.noise32` rounds the elements from index `counter` on.
 
     Parameters
     ----------
+    rows : int64, at least 1
     sums, corrections, shifts, largest, clipped : addresses of int32[16]; the last two are updated:
         the largest magnitudes before the shift, and how many outputs were clipped
+    sums_step : int64, bytes from a pixel's sums to the next pixel's
     counter, key, limit, place : int64
     out : array of int8 or int16, contiguous
+    out_step : int64, elements from a pixel to the next, in `out` and of `counter`
     """
-    signature = types.void(*([types.int64] * 8), out, types.int64)
+    signature = types.void(*([types.int64] * 10), out, types.int64, types.int64)
 
     def generate(context, builder, signature, arguments):
-        sums, corrections, counter, key, shifts, limit, largest, clipped, _, place = arguments
-        codes = context.make_array(signature.args[8])(context, builder, arguments[8])
+        rows, sums, sums_step, corrections, counter, key, shifts, limit = arguments[:8]
+        largest, clipped, _, place, out_step = arguments[8:]
+        codes = context.make_array(signature.args[10])(context, builder, arguments[10])
         lane_numbers = ir.Constant(_VECTOR, [ir.Constant(_I32, n) for n in range(LANES)])
 
-        def pointer(address):
-            return builder.inttoptr(address, ir.PointerType(_VECTOR))
+        def load(address):
+            pointer = builder.inttoptr(address, ir.PointerType(_VECTOR))
+            return builder.load(pointer, align=4)
+
+        def store(value, address):
+            builder.store(value, builder.inttoptr(address, ir.PointerType(_VECTOR)), align=4)
 
         def splat(scalar):
             return _splat(builder, builder.trunc(scalar, _I32))
@@ -283,38 +304,59 @@ def round_vector(
         def choose(comparison, a, b):
             return builder.select(builder.icmp_signed(comparison, a, b), a, b)
 
-        shifts = builder.load(pointer(shifts), align=4)
-        total = builder.load(pointer(sums), align=4)
-        total = builder.sub(total, builder.load(pointer(corrections), align=4))
-        zero, one = _same(0), _same(1)
+        shifts, corrections = load(shifts), load(corrections)
+        zero, one, top, seed = _same(0), _same(1), splat(limit), splat(key)
+        unit = builder.shl(one, shifts)
+        half, mask = builder.ashr(unit, one), builder.sub(unit, one)
         before = builder.block
-        half_up = builder.ashr(builder.shl(one, shifts), one)
-        with builder.if_then(builder.icmp_signed(">=", key, ir.Constant(_I64, 0))):
-            random = builder.xor(builder.add(splat(counter), lane_numbers), splat(key))
+        seen = load(largest), load(clipped)
+        stochastic = builder.icmp_signed(">=", key, ir.Constant(_I64, 0))
+        row_block = builder.append_basic_block("row")
+        done = builder.append_basic_block("done")
+        builder.branch(row_block)
+
+        builder.position_at_end(row_block)
+        row = builder.phi(_I64)
+        kept = [builder.phi(_VECTOR) for _ in seen]
+        total = load(builder.add(sums, builder.mul(row, sums_step)))
+        total = builder.sub(total, corrections)
+        moved = builder.mul(row, out_step)
+        entered = builder.block
+        with builder.if_then(stochastic):
+            random = builder.add(splat(builder.add(counter, moved)), lane_numbers)
+            random = builder.xor(random, seed)
             for shift, factor in zip(HASH_SHIFTS, (*HASH_FACTORS, 1), strict=True):
                 random = builder.xor(random, builder.lshr(random, _same(shift)))
                 random = builder.mul(random, _same(factor))
-            random = builder.lshr(random, one)
-            drawn = builder.lshr(random, builder.sub(_same(31), shifts))
+            drawn = builder.lshr(builder.lshr(random, one), builder.sub(_same(31), shifts))
             inside = builder.block
         noise = builder.phi(_VECTOR)
-        noise.add_incoming(half_up, before)
+        noise.add_incoming(half, entered)
         noise.add_incoming(drawn, inside)
-        fraction = builder.and_(total, builder.sub(builder.shl(one, shifts), one))
-        carry = builder.ashr(builder.add(fraction, noise), shifts)
-
-        size = choose(">", total, builder.sub(zero, total))
-        seen = choose(">", size, builder.load(pointer(largest), align=4))
-        builder.store(seen, pointer(largest), align=4)
+        carry = builder.ashr(builder.add(builder.and_(total, mask), noise), shifts)
         wide = builder.add(builder.ashr(total, shifts), carry)
-        top = splat(limit)
         narrow = choose("<", choose(">", wide, builder.sub(zero, top)), top)
         lost = builder.zext(builder.icmp_signed("!=", wide, narrow), _VECTOR)
-        lost = builder.add(lost, builder.load(pointer(clipped), align=4))
-        builder.store(lost, pointer(clipped), align=4)
+        size = choose(">", total, builder.sub(zero, total))
+        updated = choose(">", size, kept[0]), builder.add(lost, kept[1])
         code = ir.VectorType(codes.data.type.pointee, LANES)
-        target = builder.bitcast(builder.gep(codes.data, [place]), ir.PointerType(code))
+        target = builder.gep(codes.data, [builder.add(place, moved)])
+        target = builder.bitcast(target, ir.PointerType(code))
         builder.store(builder.trunc(narrow, code), target, align=1)
+        next_row = builder.add(row, ir.Constant(_I64, 1))
+        more = builder.icmp_signed("<", next_row, rows)
+        last = builder.block
+        builder.cbranch(more, row_block, done)
+        for phi, first, again in [
+            (row, ir.Constant(_I64, 0), next_row),
+            *zip(kept, seen, updated, strict=True),
+        ]:
+            phi.add_incoming(first, before)
+            phi.add_incoming(again, last)
+
+        builder.position_at_end(done)
+        store(updated[0], largest)
+        store(updated[1], clipped)
         return context.get_dummy_value()
 
     return signature, generate
