@@ -14,6 +14,7 @@ from accsim import __version__, ledger, units
 from accsim.clock import StepClock
 from accsim.data import Dataset, load, load_folder
 from accsim.data.base import DataError, Progress
+from accsim.kernels import norm
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.report.comparison import write_comparison
 from accsim.report.folder import require_place
@@ -84,7 +85,8 @@ def simulate(workload: Workload, dataset: Dataset, on_step=lambda status: None) 
     accuracy: dict[str, float] = {}
     batches = workload.data.batches(dataset, clock, workload.steps, workload.seed)
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
-        outcome = learner.step(batch)  # values: which passes ran, on how many samples
+        with _misfits(norm.DivergedError, f"step {step}: "):
+            outcome = learner.step(batch)  # values: which passes ran, on how many samples
         cost = clock.charge(outcome.passes, step)  # cycles, bytes, joules; advances simulated time
         row = _row(step, batch, outcome, cost, clock)
         if step % workload.evaluate_every == 0 or step == workload.steps:
@@ -162,12 +164,12 @@ def open_dataset(
 
 
 @contextmanager
-def _misfits() -> Iterator[None]:
+def _misfits(kind: type[Exception] = ValueError, where: str = "") -> Iterator[None]:
     """Choices that do not fit each other are the workload's author's to mend."""
     try:
         yield
-    except ValueError as error:
-        raise WorkloadError(str(error)) from error
+    except kind as error:
+        raise WorkloadError(f"{where}{error}") from error
 
 
 def _check_fit(workload: Workload, dataset: Dataset) -> None:

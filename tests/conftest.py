@@ -55,9 +55,10 @@ def write_workload(tmp_path, pictures):
             from accsim.dataflow.weight_stationary import WeightStationary
             from accsim.hardware import boards
             from accsim.hardware.buffer import BufferSpec
-            from accsim.network import Shape
+            from accsim.network import LEAKY_RELU, BatchNorm, Conv2d, Linear, Network, Shape
             from accsim.numerics import Numerics, Rounding, WeightScaling
             from accsim.schedule import DeferredWriteback, LayerwiseEma, SeparateEma
+            from accsim.training.base import Sgd
             from accsim.training.mean_teacher import MeanTeacher
             from accsim.training.supervised import Supervised
             from accsim.workload import Workload

@@ -196,6 +196,20 @@ def test_choices_that_do_not_fit_are_refused_before_time_starts(
     assert not (tmp_path / "report").exists()
 
 
+def test_a_mean_only_network_that_diverges_says_so_in_one_sentence(
+    write_workload, dataset, tmp_path
+):
+    network = """Network("wild", Shape(16, 16, 3), (
+        Conv2d("conv1", 8, 3), BatchNorm("norm1", LEAKY_RELU, mean_only=True),
+        Conv2d("conv2", 8, 3), BatchNorm("norm2", LEAKY_RELU, mean_only=True),
+        Conv2d("conv3", 8, 3), BatchNorm("norm3", LEAKY_RELU, mean_only=True),
+        Linear("fc", 2)))"""
+    rule = "Supervised(optimizer=Sgd(learning_rate=15.0))"
+    workload = read_workload(write_workload(network=network, algorithm=rule, steps="30"))
+    with pytest.raises(WorkloadError, match=r"^step \d+: a mean-only norm .* lower the learning"):
+        run(workload, tmp_path / "report", dataset)
+
+
 def tampered_timelines(**change):
     """What makes every simulated step report other totals than its parts."""
     honest = engine.simulate

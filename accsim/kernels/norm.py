@@ -39,6 +39,10 @@ NARROW_BITS = 27  # bits of the largest magnitude that a 32-bit multiply-add may
 WIDE_BITS = 45  # the same of a 64-bit one: a shift by 30 brings all into 16 bits
 
 
+class DivergedError(ValueError):
+    """Maps have outgrown every format: training has gone astray, and says so in one sentence."""
+
+
 def channel_sums(y):
     """Sums and sums of squares over a batch: int8 or int16 [N, H, W, C] -> two int64[C].
 
@@ -242,13 +246,14 @@ def inverse_unit(channels, exponent, bits=8):
     """What takes the place of `inverse_sigma` in a mean-only norm: nothing is divided.
 
     The map's last bit in real units, ``2**exponent``, of every channel: int64[C], 36 fractional
-    bits. Raises ValueError where the map has grown so large that 32-bit constants cannot hold it.
+    bits. Raises DivergedError where the map has grown so large that 32-bit constants cannot hold
+    it.
 
     Source: Salimans and Kingma, "Weight Normalization", NeurIPS 2016, section 4.
     """
     most = LEAST_SIGMA_BITS - max(bits - 8, 0)
     if exponent > most:
-        raise ValueError(
+        raise DivergedError(
             f"a mean-only norm takes {bits}-bit maps with an exponent of at most {most}, "
             f"not {exponent}: their weights have diverged; lower the learning rate"
         )
