@@ -4,10 +4,11 @@ Requests (one burst each) of the active transfers enter a read and a write queue
 robin. Reads have the turn until none waits or many writes do; then writes have it until few are
 left; what has waited long takes it. Each clock carries at most one command: of the queue whose turn
 it is, the command that may go first; at a tie column commands before ACT before PRE, then the
-oldest. A row stays open until a conflicting request or a refresh needs its bank. A request never
-overtakes an older one of its address in the other queue; it waits for older requests only, so the
-oldest of all can always go: nothing locks up, and `Frfcfs.longest_wait_cycles` bounds every wait.
-Every request moves its own data: none is merged with another or answered from a queue.
+oldest. Where that queue has nothing to send yet, the other one may close and open rows in banks
+that it alone needs. A row stays open until a conflicting request or a refresh needs its bank. A
+request never overtakes an older one of its address in the other queue; it waits for older requests
+only, so the oldest of all can always go: nothing locks up, and `Frfcfs.longest_wait_cycles` bounds
+every wait. Every request moves its own data: none is merged with another or answered from a queue.
 
 Sources: Rixner et al., "Memory access scheduling", ISCA 2000 (first-ready, first-come); JESD79-4
 (timing rules). The watermarks and the cap are the middle of the range in which the controllers of
@@ -69,7 +70,7 @@ class Frfcfs(Policy):
 
     queue_depth: int = 32  # reads, and as many writes
     write_high: int = 30  # so many waiting writes take the turn from waiting reads
-    write_low: int = 2  # so many writes may be left when reads get it back
+    write_low: int = 3  # so many writes may be left when reads get it back
     patience_cycles: int = 4096  # what has waited longer takes the turn; twice that, it goes alone
     row_hits_cap: int = 12  # bursts of an open row that may pass older requests of another row
     exact: bool = False  # play every command, and take no stretch from memory; see `dram_recall`
@@ -239,6 +240,10 @@ class DramController:
             dram_core.new_core(spec, mapping, policy, channel, _TRACE_ROWS if trace else 0)
             for channel in range(spec.channels)
         )
+        if trace and spec.channels > 1:
+            raise ValueError(
+                f"trace needs a memory of one channel, not the {spec.channels} of {spec.name}"
+            )
         exact = policy.exact or trace or spec.channels > 1
         self._recall = None if exact else new_recall(self._cores[0])
         self._asked: list[tuple[int, int, int, bool, int]] = []  # transfers, from their ps on

@@ -241,12 +241,12 @@ def advance(until, core):
     once PAUSE_AT requests have been accepted.
     """
     state, queues, requests, trace = core.state, core.queues, core.requests, core.trace
-    command_at, kind, slot = NEVER, REF, 0
+    command_at, kind, queue, slot = NEVER, REF, READ, 0
     stale = True  # the choice of the next command
     while True:
         stale |= _take_turn(core)
         if stale:
-            command_at, kind, slot = _choose(core)
+            command_at, kind, queue, slot = _choose(core)
             if command_at == NEVER and queues[READ, QUEUED] + queues[WRITE, QUEUED] > 0:
                 return STUCK, until
             if command_at >= state[DUE_AT]:
@@ -263,13 +263,13 @@ def advance(until, core):
         stale = True
         state[CLOCK] = command_at + 1
         if len(trace) > 0:
-            _write_down(command_at, kind, slot, core)
+            _write_down(command_at, kind, queue, slot, core)
         if kind == COLUMN:
             until = min(until, _column(command_at, slot, core))
         elif kind == ACT:
-            _activate(command_at, requests[state[TURN], slot], core)
+            _activate(command_at, requests[queue, slot], core)
         elif kind == PRE:
-            _precharge_for(command_at, requests[state[TURN], slot], core)
+            _precharge_for(command_at, requests[queue, slot], core)
         elif kind == PREA:
             _precharge_all(command_at, core)
         else:
@@ -277,22 +277,22 @@ def advance(until, core):
 
 
 @compiled
-def _write_down(at, kind, slot, core):
+def _write_down(at, kind, queue, slot, core):
     """Write a command into the next line of the trace."""
-    state, turn = core.state, core.state[TURN]
+    state = core.state
     line = core.trace[state[TRACED]]
     state[TRACED] += 1
     line[CYCLE] = at
-    line[COMMAND] = turn if kind == COLUMN else kind + 1
+    line[COMMAND] = queue if kind == COLUMN else kind + 1
     line[RANK] = state[DUE_RANK]
     line[BANK_GROUP] = line[BANK] = line[ROW] = -1
     if kind < PREA:
-        number = core.requests[turn, slot, IN_BANK]
+        number = core.requests[queue, slot, IN_BANK]
         line[RANK] = core.banks[number, IN_RANK]
         line[BANK_GROUP] = core.banks[number, IN_GROUP] % core.rules[GROUPS]
         line[BANK] = number % core.rules[BANKS]
     if kind < PRE:
-        line[ROW] = core.requests[turn, slot, WANTED_ROW]
+        line[ROW] = core.requests[queue, slot, WANTED_ROW]
 
 
 @inlined
@@ -376,9 +376,10 @@ def _propose_both(bank, core):
 
 @inlined
 def _choose(core):
-    """(earliest cycle, kind, slot) of the next command of the turn's queue; cycle NEVER if none.
+    """(earliest cycle, kind, queue, slot) of the next command; cycle NEVER if there is none.
 
-    Of the banks' proposals the earliest wins, then the preferred kind, then the oldest.
+    Of the proposals of the turn's queue the earliest wins, then the preferred kind, then the
+    oldest. Before it, the other queue may open rows in banks that this one does not need.
     """
     state, ranks, groups, banks = core.state, core.ranks, core.groups, core.banks
     queues, chains, requests, levels = core.queues, core.chains, core.requests, core.levels
@@ -400,11 +401,23 @@ def _choose(core):
         at = max(chains[turn, bank, READY_AT], levels[banks[bank, IN_GROUP], what])
         wait = min(at - clock, _FAR)
         best = min(best, (wait << 42) + chains[turn, bank, ORDER] - oldest)
+    if queues[1 - turn, QUEUED] > 0:
+        ahead = NEVER << 1
+        oldest = requests[1 - turn, queues[1 - turn, OLDEST], AGE] << 8
+        for bank in range(len(banks)):
+            what = chains[1 - turn, bank, PROPOSED]
+            if chains[turn, bank, READY_AT] == NEVER and what != COLUMN:
+                at = max(chains[1 - turn, bank, READY_AT], levels[banks[bank, IN_GROUP], what])
+                wait = min(at - clock, _FAR)
+                ahead = min(ahead, (wait << 42) + chains[1 - turn, bank, ORDER] - oldest)
+        if ahead >> 42 < best >> 42:
+            turn = 1 - turn
+            best = ahead
     slot = best & 255
     bank = requests[turn, slot, IN_BANK]
     what = chains[turn, bank, PROPOSED]
     at = max(chains[turn, bank, READY_AT], levels[banks[bank, IN_GROUP], what])
-    return at, what, slot
+    return at, what, turn, slot
 
 
 @compiled
@@ -415,11 +428,11 @@ def _choose_late(core):
     bank = core.banks[core.requests[turn, slot, IN_BANK]]
     at, rank, group = core.state[CLOCK], core.ranks[bank[IN_RANK]], core.groups[bank[IN_GROUP]]
     if bank[OPEN_ROW] < 0:
-        return max(at, bank[ACT_AT], rank[ACT_AT], group[ACT_AT]), ACT, slot
+        return max(at, bank[ACT_AT], rank[ACT_AT], group[ACT_AT]), ACT, turn, slot
     if bank[OPEN_ROW] != core.requests[turn, slot, WANTED_ROW]:
-        return max(at, bank[PRE_AT]), PRE, slot
+        return max(at, bank[PRE_AT]), PRE, turn, slot
     at = max(at, bank[COLUMN_AT], rank[COLUMN_AT + turn], group[COLUMN_AT + turn])
-    return at, COLUMN, slot
+    return at, COLUMN, turn, slot
 
 
 @compiled
@@ -536,7 +549,6 @@ def _accept(at, place, core):
     changes = blockers == 0 and (none or passes)
     if changes:
         propose(kind, bank, core)
-        changes = kind == state[TURN]
     queues[kind, QUEUED] += 1
     queues[kind, BLOCKED] += blockers > 0
     state[ACCEPTED] += 1
