@@ -1,5 +1,6 @@
 """Convolutions against exact sums, bit for bit, on ragged shapes and extreme values."""
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -199,36 +200,50 @@ def test_the_largest_sums_that_32_bits_hold_and_those_beyond():
         assert (exponent > 0) == (pixels > most)
 
 
+@functools.cache
 def digest():
-    """Hash of the three convolutions on random maps."""
+    """Hash of the three convolutions on hundreds of random shapes, formats and roundings."""
     rng = np.random.default_rng(5)
     seen = hashlib.sha256()
-    for shape in SHAPES:
-        x, weights, dy = operands(rng, shape)
-        _, height, width, _, _, kernel, stride, padding, groups = shape
-        window = stride, padding
-        seen.update(conv2d.forward(x, weights, *window, 7, 3, 127, 32, groups)[0])
-        place = *window, height, width
-        seen.update(conv2d.backward_data(dy, weights, *place, 7, 5, 127, 32, groups)[0])
-        seen.update(conv2d.backward_weight(x, dy, kernel, *window, 32, groups)[0])
-        words = x.astype(np.int16) * np.int16(99)
-        seen.update(conv2d.forward(words, weights, *window, 14, 3, 32767, 48, groups)[0])
-        seen.update(conv2d.backward_weight(words, dy, kernel, *window, 48, groups)[0])
+
+    def pick(low, high):
+        return int(rng.integers(low, high + 1))
+
+    for case in range(400):
+        kernel, groups = pick(1, 7), (1, 1, 2, 5, 17)[pick(0, 4)]
+        height, width, stride, padding = pick(kernel, 12), pick(kernel, 12), pick(1, 3), pick(0, 3)
+        padding = min(padding, kernel - 1)
+        inputs, outputs = groups * pick(1, 20 // groups + 1), groups * pick(1, 40 // groups + 1)
+        shape = pick(1, 9), height, width, inputs, outputs, kernel, stride, padding, groups
+        widths = list(WIDTHS.values())[case % len(WIDTHS)]
+        x, weights, dy = operands(rng, shape, widths, (None, None, 1, -1)[case % 4])
+        window, place = (stride, padding), (stride, padding, height, width)
+        rounding = pick(0, 24), (-1, -2, -3, -4, 99)[pick(0, 4)], (127, 32767)[pick(0, 1)]
+        rest = *rounding, (20, 32, 48)[pick(0, 2)], groups
+        for product in (
+            conv2d.forward(x, weights, *window, *rest),
+            conv2d.backward_data(dy, weights, *place, *rest),
+            conv2d.backward_weight(x, dy, kernel, *window, *rest[3:]),
+        ):
+            seen.update(product[0])
+            seen.update(str(product[1:]).encode())
     return seen.hexdigest()
 
 
 @pytest.mark.parametrize(
     "environment",
-    [{"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}, {"NUMBA_NUM_THREADS": "2"}],
-    ids=["no AVX-512", "two threads"],
+    [
+        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""},
+        {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+sse4.2,+bmi,+bmi2,+fma"},
+        {"NUMBA_NUM_THREADS": "2"},
+    ],
+    ids=["generic", "AVX2", "two threads"],
 )
-def test_bits_do_not_depend_on_instructions_or_threads(environment, tmp_path):
-    code = "import test_conv2d; print(test_conv2d.digest())"
-    here = Path(__file__).parent
+def test_bits_do_not_depend_on_instructions_or_threads(environment):
     ran = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=here,
-        env={**os.environ, **environment, "NUMBA_CACHE_DIR": str(tmp_path)},
+        [sys.executable, "-c", "import test_conv2d; print(test_conv2d.digest())"],
+        cwd=Path(__file__).parent,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=True,

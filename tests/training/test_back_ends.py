@@ -1,5 +1,6 @@
 """The same training on CPUs with other instructions, each in a process of its own."""
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -19,6 +20,7 @@ from models import convnet
 HASWELL = {"NUMBA_CPU_NAME": "haswell", "NUMBA_NUM_THREADS": "2"}
 
 
+@functools.cache
 def digest():
     """Hash of student and teacher after a few steps of a ConvNet in 8 bits, and in 16."""
     rng = np.random.default_rng(7)
@@ -36,9 +38,9 @@ def digest():
 
 
 @pytest.mark.parametrize("features", ["", "+avx,+avx2,+sse4.2,+bmi,+bmi2,+fma"])
-def test_a_cpu_without_avx512_trains_to_the_same_bits(features, tmp_path):
+def test_a_cpu_without_avx512_trains_to_the_same_bits(features):
     """Without features only plain instructions are used; with AVX2, its pair products."""
-    environment = {**HASWELL, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = {**HASWELL, "NUMBA_CPU_FEATURES": features}
     ran = subprocess.run(
         [sys.executable, "-c", "import test_back_ends as t; print(t.digest())"],
         cwd=Path(__file__).parent,
