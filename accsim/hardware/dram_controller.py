@@ -122,6 +122,29 @@ class Frfcfs(Policy):
         record: bool = False,
     ) -> Replay:
         """See `Policy.replay`; raises RuntimeError if a request can never be served."""
+        core, commands = self._play(spec, mapping, arrivals, addresses, is_write, record)
+        count, counts = len(arrivals), core.counts.tolist()
+        end, reads = int(core.state[DATA_END]), counts[N_READS]
+        still_open = core.ranks[core.ranks[:, OPEN_BANKS] > 0, OPENED_AT]
+        return Replay(
+            requests=count,
+            total_cycles=end,
+            row_hits=counts[N_HITS],
+            act_commands=counts[N_ACTIVATES],
+            pre_commands=counts[N_PRE_COMMANDS],
+            read_commands=reads,
+            write_commands=counts[N_WRITES],
+            refresh_commands=counts[N_REFRESHES],
+            active_cycles=int(core.state[OPEN_CYCLES] + (end - still_open).sum()),
+            average_read_latency_cycles=core.state[READ_LATENCY] / reads if reads else 0.0,
+            bandwidth_GBps=count * spec.burst_bytes * 1000 / (end * spec.tCK_ps),
+            commands=commands,
+        )
+
+    def _play(
+        self, spec, mapping, arrivals, addresses, is_write, record
+    ) -> tuple[Core, np.ndarray]:
+        """The controller's tables after all requests, and its commands."""
         count = len(arrivals)
         script = np.empty((count, 4), np.int64)
         self.longest_wait_cycles(spec)
@@ -152,24 +175,7 @@ class Frfcfs(Policy):
                 raise RuntimeError(_stuck(core, spec))
             tables.append(core.trace[: state[TRACED]].copy())
             state[TRACED] = 0
-        counts = core.counts.tolist()
-        reads = counts[N_READS]
-        end = int(state[DATA_END])
-        still_open = core.ranks[core.ranks[:, OPEN_BANKS] > 0, OPENED_AT]
-        return Replay(
-            requests=count,
-            total_cycles=end,
-            row_hits=counts[N_HITS],
-            act_commands=counts[N_ACTIVATES],
-            pre_commands=counts[N_PRE_COMMANDS],
-            read_commands=reads,
-            write_commands=counts[N_WRITES],
-            refresh_commands=counts[N_REFRESHES],
-            active_cycles=int(state[OPEN_CYCLES] + (end - still_open).sum()),
-            average_read_latency_cycles=state[READ_LATENCY] / reads if reads else 0.0,
-            bandwidth_GBps=count * spec.burst_bytes * 1000 / (end * spec.tCK_ps),
-            commands=np.concatenate(tables),
-        )
+        return core, np.concatenate(tables)
 
 
 class _Wake(simpy.Event):
