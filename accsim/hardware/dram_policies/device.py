@@ -122,15 +122,15 @@ def _result(spec: DramSpec, asked: Requests, device: Device, row_hits, end, late
     still_open = device.ranks[device.ranks[:, OPEN] > 0]
     return Replay(
         requests=len(asked.is_write),
-        total_cycles=end,
-        row_hits=row_hits,
+        total_cycles=int(end),
+        row_hits=int(row_hits),
         act_commands=counts[ACT],
         pre_commands=counts[PRE] + counts[PREA],
         read_commands=counts[RD],
         write_commands=counts[WR],
         refresh_commands=counts[REF],
         active_cycles=int(device.ranks[:, ACTIVE].sum() + (end - still_open[:, OPENED_AT]).sum()),
-        average_read_latency_cycles=latency / reads if reads else 0.0,
-        bandwidth_GBps=len(asked.is_write) * spec.burst_bytes * 1000 / (end * spec.tCK_ps),
+        average_read_latency_cycles=float(latency / reads) if reads else 0.0,
+        bandwidth_GBps=float(len(asked.is_write) * spec.burst_bytes * 1000 / (end * spec.tCK_ps)),
         commands=np.stack(commands, axis=1),
     )
