@@ -48,14 +48,14 @@ NO_PLACE, BUS, NO_ROW, OTHER_ROW, OPEN_BANK, OPEN_BANKS, LATE_REFRESH = range(le
 class Violation(NamedTuple):
     """The first command of a trace that breaks a rule."""
 
-    index: int
+    number: int  # its place in the trace
     command: Command
     rule: str  # name of a timing rule, or one of STATES
     earliest: int | None  # cycle, for a timing rule
 
     def __str__(self):
         when = "" if self.earliest is None else f": not before cycle {self.earliest}"
-        return f"command {self.index}, {self.command}, breaks {self.rule}{when}"
+        return f"command {self.number}, {self.command}, breaks {self.rule}{when}"
 
 
 def first_violation(spec: DramSpec, commands: np.ndarray) -> Violation | None:

@@ -119,7 +119,7 @@ def test_checker_lets_a_command_pass_on_time_and_not_a_clock_early(name, trace, 
     last = trace[-1]
     early = [*trace[:-1], last._replace(cycle=last.cycle - 1)]
     violation = first_violation(spec, encode(early))
-    assert (violation.index, violation.rule) == (len(trace) - 1, name)
+    assert (violation.number, violation.rule) == (len(trace) - 1, name)
     assert violation.earliest == last.cycle
     assert f"breaks {name}: not before cycle {last.cycle}" in str(violation)
 
@@ -165,7 +165,7 @@ def test_compiled_tables_know_the_earliest_cycle(name, trace, spec):
 )
 def test_checker_knows_what_the_state_of_a_bank_allows(state, trace, legal):
     violation = first_violation(X16, encode(trace))
-    assert (violation.index, violation.rule) == (len(trace) - 1, STATES[state])
+    assert (violation.number, violation.rule) == (len(trace) - 1, STATES[state])
     assert violation.command == trace[-1]
     assert STATES[state] in str(violation)
     assert first_violation(X16, encode(legal)) is None
@@ -174,7 +174,7 @@ def test_checker_knows_what_the_state_of_a_bank_allows(state, trace, legal):
 def test_checker_names_the_first_violation_and_the_longest_wait():
     trace = [act(0), rd(17), pre(18), act(19)]
     violation = first_violation(X16, encode(trace))
-    assert (violation.index, violation.rule, violation.earliest) == (2, "nRAS", 39)
+    assert (violation.number, violation.rule, violation.earliest) == (2, "nRAS", 39)
 
 
 def test_ranks_keep_their_own_timing():
