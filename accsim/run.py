@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from accsim import __version__, ledger, units
+from accsim import __version__, compile_ahead, ledger, units
 from accsim.clock import StepClock
 from accsim.data import Dataset, load, load_folder
 from accsim.data.base import DataError, Progress
@@ -62,6 +62,11 @@ def run(workload: Workload, out: Path, dataset: Dataset, on_step=lambda status: 
 
 def simulate(workload: Workload, dataset: Dataset, on_step=lambda status: None) -> Result:
     """One run without its report; arguments and errors as of `run`."""
+    with compile_ahead.beside():
+        return _simulate(workload, dataset, on_step)
+
+
+def _simulate(workload, dataset, on_step) -> Result:
     started = time.perf_counter()
     with _misfits():
         _check_fit(workload, dataset)
