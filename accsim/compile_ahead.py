@@ -1,7 +1,7 @@
 """First run after installation: the memory controller compiles beside the learner, not after it.
 
-Compiled kernels are kept on disk. Where the controller's are not there yet, another process compiles
-them while this one compiles the learner's; whoever needs them sooner compiles them itself.
+Compiled kernels are kept on disk. Where the controller's are not there yet, another process makes
+them while this one makes the learner's; whoever needs them sooner makes them itself.
 """
 
 import subprocess
