@@ -58,7 +58,7 @@ class Recall(NamedTuple):
     moves: np.ndarray
     move_buckets: np.ndarray  # by hash: number + 1
     usual: np.ndarray  # of states: the last move without a refresh + 1
-    used: np.ndarray  # rows of states, of moves
+    used: np.ndarray  # rows of states, of moves; number + 1 of the state just learnt
     scratch: np.ndarray  # a state
 
 
@@ -72,7 +72,7 @@ def new_recall(core: Core) -> Recall:
         moves=np.zeros((_MOVES, COUNTED + len(core.counts) + len(core.bus)), np.int64),
         move_buckets=np.zeros(2 * _MOVES, np.int64),
         usual=np.zeros(_STATES, np.int64),
-        used=np.zeros(2, np.int64),
+        used=np.zeros(3, np.int64),
         scratch=np.zeros(words, np.int64),
     )
 
@@ -86,6 +86,7 @@ def advance_recalling(until, core, recall):
     state = core.state
     while True:
         unknown = _may_start(core) and _walk(until, core, recall)
+        recall.used[2] = 0
         if unknown:
             state[c.PAUSE_AT] = state[ACCEPTED] + STRETCH
         else:
@@ -150,7 +151,9 @@ def _walk(until, core, recall):
     True if it stands before one that is not known: the next row of `moves` then holds its start.
     """
     state, moves = core.state, recall.moves
-    here = _remember(core, recall)
+    here = recall.used[2] - 1
+    if here < 0:
+        here = _remember(core, recall)
     moved = False  # the tables still hold the first state
     unknown = False
     while _may_start(core):
@@ -260,6 +263,7 @@ def _learn(whole, core, recall):
         return
     states = used[0]
     there = _remember(core, recall)
+    used[2] = there + 1
     if used[0] < states:  # all has been forgotten: the start too
         return
     line[TO] = there
@@ -297,7 +301,7 @@ def _remember(core, recall):
     """The number of the core's state among those remembered, new or not."""
     states, buckets, used = recall.states, recall.state_buckets, recall.used
     if used[0] == len(states) or used[1] == len(recall.moves):
-        used[:] = 0
+        used[:2] = 0
         buckets[:] = 0
         recall.move_buckets[:] = 0
         recall.usual[:] = 0
