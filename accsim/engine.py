@@ -6,7 +6,7 @@ write engine empties what they leave. All of them meet in one DDR channel.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -218,9 +218,16 @@ class Timeline:
         return least, dict.fromkeys(least, self.makespan_ps)
 
 
-def simulate(operations: Sequence[Operation], accelerator: AcceleratorSpec) -> Timeline:
-    """Run `operations` in program order and return what happened, to the picosecond."""
-    return _Machine(operations, accelerator).run()
+def simulate(
+    operations: Sequence[Operation],
+    accelerator: AcceleratorSpec,
+    controller: Callable[..., DramController] = DramController,
+) -> Timeline:
+    """Run `operations` in program order and return what happened, to the picosecond.
+
+    `controller` makes the memory controller of an environment and a `DramSpec`.
+    """
+    return _Machine(operations, accelerator, controller).run()
 
 
 class _Progress:
@@ -267,13 +274,13 @@ class _Load:
 class _Machine:
     """The accelerator while it runs one step."""
 
-    def __init__(self, operations: Sequence[Operation], accelerator: AcceleratorSpec):
+    def __init__(self, operations: Sequence[Operation], accelerator: AcceleratorSpec, controller):
         spec = accelerator
         self.env: Any = simpy.Environment()  # its time is whole picoseconds
         self.spec = spec
         self.period_ps = spec.period_ps
         self.records = [OperationRecord(operation) for operation in operations]
-        self.dram = DramController(self.env, spec.dram)
+        self.dram = controller(self.env, spec.dram)
         burst_bytes = spec.dram.burst_bytes
         self.reader = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, False)
         self.writer = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, True)

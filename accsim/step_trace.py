@@ -1,12 +1,13 @@
 """The request trace of one training step: what its DMA engines ask of the memory, and when."""
 
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from accsim import engine
 from accsim.data.stream import SemiSupervisedStream
 from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.hardware.dram_controller import DramController
 from accsim.hardware.dram_replay import REQUEST_BYTES, Trace
 from accsim.passes import Passes
 from accsim.training.supervised import Supervised
@@ -49,16 +50,16 @@ def record(workload: Workload) -> Trace:
         )
     except ValueError as error:
         raise WorkloadError(str(error)) from error
-    machine = engine._Machine(operations, accelerator)
-    dram: Any = machine.dram
-    transfer, heard = dram.transfer, []
+    heard: list[tuple[int, ...]] = []
 
-    def overheard(address: int, size_bytes: int, is_write: bool, interval_ps: int = 0):
-        heard.append((machine.env.now, address, size_bytes, is_write, interval_ps))
-        return transfer(address, size_bytes, is_write, interval_ps)
+    class Overheard(DramController):
+        """Writes down every transfer before it is served."""
 
-    dram.transfer = overheard
-    machine.run()
+        def transfer(self, address, size_bytes, is_write, interval_ps=0):
+            heard.append((int(self.env.now), address, size_bytes, is_write, interval_ps))
+            return super().transfer(address, size_bytes, is_write, interval_ps)
+
+    engine.simulate(operations, accelerator, Overheard)
     return requests_of(np.array(heard, np.int64).reshape(-1, 5), accelerator)
 
 
