@@ -52,7 +52,9 @@ class Numerics:
     weight_bits: int = 8  # operand of the PE array
     activation_bits: int = 8
     error_bits: int = 8  # gradients with respect to activations
-    gradient_bits: int = 32  # gradients with respect to weights, as they leave the accumulators
+    gradient_bits: int = (
+        32  # gradients of the PE array's weights: 2 to 16, or 32, as they were summed
+    )
     accumulator_bits: int = 32  # sums of products; beyond it they wrap, and are counted
     master_bits: int = 16  # the student's stored weights; above 16 bits a word takes 3 bytes
     momentum_bits: int = 16  # reaches as far as 1/16 of the master's range, whatever its bits
@@ -60,6 +62,7 @@ class Numerics:
     weight_rounding: Rounding = Rounding.HALF_UP
     activation_rounding: Rounding = Rounding.HALF_UP
     error_rounding: Rounding = Rounding.STOCHASTIC
+    gradient_rounding: Rounding = Rounding.STOCHASTIC
     master_rounding: Rounding = Rounding.STOCHASTIC
     momentum_rounding: Rounding = Rounding.STOCHASTIC
     teacher_rounding: Rounding = Rounding.STOCHASTIC
@@ -74,7 +77,7 @@ class Numerics:
             "weight_bits": (2, 16),
             "activation_bits": (2, 16),
             "error_bits": (2, 16),
-            "gradient_bits": (32, 32),
+            "gradient_bits": (2, 32),
             "accumulator_bits": (8, 64),
             "master_bits": (8, 24),
             "momentum_bits": (8, 24),
@@ -85,6 +88,8 @@ class Numerics:
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"{name} must be {low} to {high}, not {value}")
+        if 16 < self.gradient_bits < 32:
+            raise ValueError(f"gradient_bits must be 2 to 16, or 32, not {self.gradient_bits}")
         if self.lfsr_bits not in (16, 32):
             raise ValueError(f"lfsr_bits must be 16 or 32, not {self.lfsr_bits}")
         if not isinstance(self.error_feedback, bool):
@@ -100,10 +105,10 @@ class Numerics:
         for name, kind in (kinds | {"scaling": Scaling, "weight_scaling": WeightScaling}).items():
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} must be a {kind.__name__}, not {getattr(self, name)!r}")
-        for name in ("activation_rounding", "error_rounding"):
+        for name in ("activation_rounding", "error_rounding", "gradient_rounding"):
             if getattr(self, name) is Rounding.STOCHASTIC_LFSR:
                 raise ValueError(
-                    f"{name} must be a Rounding other than STOCHASTIC_LFSR: maps are rounded as "
+                    f"{name} must be a Rounding other than STOCHASTIC_LFSR: results are rounded as "
                     "they leave the array, where the lanes' registers are not; use STOCHASTIC"
                 )
 

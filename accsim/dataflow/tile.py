@@ -14,6 +14,7 @@ from accsim.hardware.buffer import BufferSpec
 from accsim.network import Shape
 from accsim.units import ceil_div
 
+SUM_BYTES = 4  # of a weight gradient while it is summed
 TILES_AT_LEAST = 4  # cut so fine that load, compute and store of one operation overlap
 
 
@@ -408,6 +409,7 @@ class GradientProduct:
         array, buffers = machine.pe_array, machine.buffers
         channels = self.error_shape.channels
         word = self.gradient.tensor.size_bytes // (self.m * channels)
+        total = max(word, SUM_BYTES)  # a word while it is summed, on chip
         fold = min(channels // self.groups, array.columns)
         rows = self.error_shape.height
         error_row = self.error.tensor.sample_bytes // rows
@@ -422,13 +424,13 @@ class GradientProduct:
             spans = [source_rows(r, min(count, rows - r)) for r in range(0, rows, count)]
             return max(high - low for low, high in spans) * source_row
 
-        require(self.label, "gradient", buffers.gradient, self.m * fold * word)
+        require(self.label, "gradient", buffers.gradient, self.m * fold * total)
         if not self.source.on_chip:
             require(self.label, "input", buffers.input, source_bytes(1, 1))
         if not self.error.on_chip:
             require(self.label, "weight", buffers.weight, ceil_div(error_row * fold, channels))
 
-        most = buffers.gradient.tile_bytes // (self.m * word)
+        most = buffers.gradient.tile_bytes // (self.m * total)
         if not self.error.on_chip:
             most = min(most, buffers.weight.tile_bytes * channels // error_row)
         block = largest_block(channels, self.groups, most, array.columns)
@@ -447,7 +449,7 @@ class GradientProduct:
         tiles: list[Tile] = []
         for first, beyond in channel_blocks(channels, self.groups, block):
             n, groups = products(channels, self.groups, (first, beyond))
-            size = self.m * n * groups * word
+            size, sums = self.m * n * groups * word, self.m * n * groups * total
             for piece in pieces:
                 low, high = piece.span(self.source.tensor.sample_bytes)
                 if piece.rows != piece.of_rows:
@@ -480,7 +482,7 @@ class GradientProduct:
                 tally.add(loads, (), stores)
                 k = piece.samples * piece.rows * self.error_shape.width
                 moved = sum(t.size_bytes for t in loads)
-                grown = 0 if piece is pieces[0] else size  # partial sums read back
+                grown = 0 if piece is pieces[0] else sums  # partial sums read back
                 tiles.append(
                     Tile(
                         cycles=dataflow.cycles(array, self.m, n, k, groups),
@@ -488,7 +490,7 @@ class GradientProduct:
                         buffer_read_bytes=dataflow.reads_bytes(array, self.m, n, k, groups)
                         + grown
                         + (size if spill else 0),
-                        buffer_write_bytes=moved + size,
+                        buffer_write_bytes=moved + (size if last else sums),
                         loads=tuple(loads),
                         stores=stores,
                         needs=tuple(needs),

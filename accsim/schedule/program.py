@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from accsim.dataflow.base import Dataflow
 from accsim.dataflow.tile import (
+    SUM_BYTES,
     GradientProduct,
     Operand,
     Plan,
@@ -599,7 +600,9 @@ class Program:
             for tensor in draft.writes:
                 size = tensor.size_bytes
                 if tensor.kind == "gradient":
-                    if size <= self.accelerator.buffers.gradient.tile_bytes:
+                    word = self.numerics.word_bytes(self.numerics.gradient_bits)
+                    sums = size // word * max(word, SUM_BYTES)
+                    if sums <= self.accelerator.buffers.gradient.tile_bytes:
                         resident.add(tensor)
                 elif tensor.kind not in _STORES and tensor in last_use and size <= room:
                     resident.add(tensor)

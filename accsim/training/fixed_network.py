@@ -12,7 +12,14 @@ from enum import Enum, auto
 import numpy as np
 
 from accsim.kernels import conv2d, loss, norm, pooling, residual
-from accsim.kernels.fixed_point import limit, narrowing_shift, random_key, round_shift
+from accsim.kernels.fixed_point import (
+    code_type,
+    limit,
+    narrowing_shift,
+    random_key,
+    round_shift,
+    store_codes,
+)
 from accsim.kernels.lfsr import LaneRegisters
 from accsim.network import (
     INPUT,
@@ -278,6 +285,23 @@ class FixedNetwork:
         bits, rounding = numerics.error_bits, numerics.error_rounding
         return self._rounded("error", name, unit, bits, rounding, kernel, *labels, most=most)
 
+    def _round_gradient(self, node, gradient, exponent, overflowed):
+        """A weight gradient in its format, and its exponent; `overflowed` of its sums wrapped."""
+        numerics, name = self.numerics, f"{node.name}.gradient"
+        if numerics.gradient_bits == 32:
+            self.tally.add("gradient", name, gradient.size, 0, overflowed)
+            return gradient, exponent
+
+        def kernel(shift, key, largest_code):
+            codes = np.empty(gradient.size, code_type(largest_code))
+            wide = gradient.astype(np.int64).reshape(-1)
+            return codes, *store_codes(wide, 0, shift, key, largest_code, codes), overflowed
+
+        bits, rounding = numerics.gradient_bits, numerics.gradient_rounding
+        labels = self._step, node.index, 3
+        narrow = self._rounded("gradient", name, exponent, bits, rounding, kernel, *labels)
+        return narrow.values.astype(np.int32).reshape(gradient.shape), narrow.exponent
+
     def _multiply(self, node, parameters, x, record, training):
         name = weight_name(node)
         weights = self._narrow(node, parameters[name], record)
@@ -325,8 +349,8 @@ class FixedNetwork:
         gradient, shift, overflowed = conv2d.backward_weight(
             values, dy.values, node.weight_shape[0], stride, padding, accumulator_bits, node.groups
         )
-        self.tally.add("gradient", f"{node.name}.gradient", gradient.size, 0, int(overflowed))
-        gradients[name] = (gradient, x.exponent + dy.exponent + shift)
+        exponent = x.exponent + dy.exponent + shift
+        gradients[name] = self._round_gradient(node, gradient, exponent, int(overflowed))
         if node is self.network.nodes[-1]:
             sums = conv2d.output_sums(dy.values).astype(np.int32)
             gradients[f"{node.name}.bias"] = (sums, dy.exponent)

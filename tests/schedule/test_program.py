@@ -274,6 +274,16 @@ def test_a_gradient_too_large_for_its_buffer_is_spilled_and_read_by_the_update(
     assert counts["backward_weight", "error"] == (2 * 8 * 8 * 64, 0)
 
 
+def test_a_narrow_gradient_travels_narrow_but_is_summed_wide(lower, small_machine):
+    network = Network("wide", Shape(8, 8, 16), (Conv2d("conv", 64, 3, padding=1),))
+    numerics = Numerics(gradient_bits=8)
+    counts = moved(lower(SeparateEma(), small_machine, STEP, network=network, numerics=numerics))
+    gradient = 9 * 16 * 64  # a byte a word; as sums of four bytes too large for 5,000 on chip
+    assert counts["backward_weight", "gradient"] == (0, gradient)
+    assert counts["update", "gradient"] == (gradient, 0)
+    assert counts["backward_weight", "images"] == (8 * 2 * 8 * 8 * 16, 0)  # folds as in 32 bits
+
+
 def test_the_cheaper_loop_order_is_taken(lower, small_machine):
     # weights 9,216 bytes on chip against a slot of 4,096: blocks of 24 channels, 3 of them
     network = Network("wide", Shape(8, 8, 16), (Conv2d("conv", 64, 3, padding=1),))

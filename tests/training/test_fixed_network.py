@@ -169,8 +169,9 @@ def test_gradients_of_16_bit_formats_are_those_of_float64(name, weight_scaling):
     losers of a max-pool round to nothing all at once (conv1c differs by 3e-3 then).
     """
     network = (NETWORKS | GROUPED)[name]
-    bits = {"weight_bits": 16, "activation_bits": 16, "error_bits": 16, "accumulator_bits": 64}
-    numerics = Numerics(**bits, weight_scaling=weight_scaling)
+    classes = ("weight", "activation", "error", "gradient")
+    bits = {f"{name}_bits": 16 for name in classes}
+    numerics = Numerics(**bits, accumulator_bits=64, weight_scaling=weight_scaling)
     rng = np.random.default_rng(1)
     images = np.clip(rng.normal(0, 4000, (48, *_shape(network.image))), -32767, 32767)
     images = images.astype(np.int16)
@@ -342,6 +343,25 @@ def test_too_many_images_to_adapt_to_are_refused(network):
     images = np.broadcast_to(np.int8(0), (65537, 8, 8, 3))
     with pytest.raises(ValueError, match="at most 65536 for maps of this size, not 65537"):
         fixed.adapt(parameters.initial(network, Numerics(), 7), Map(images, -5))
+
+
+def test_a_narrow_gradient_is_the_wide_one_rounded(network):
+    """Every element lies within one step of its format's exponent; no code beyond the largest."""
+    wide, narrow = (FixedNetwork(network, Numerics(gradient_bits=bits), key=5) for bits in (32, 6))
+    start = parameters.initial(network, Numerics(), 5)
+    rng = np.random.default_rng(3)
+    images = rng.integers(-90, 91, (12, *_shape(network.image))).astype(np.int8)
+    error = Map(rng.integers(-90, 91, (12, 1, 1, network.classes)).astype(np.int8), -9)
+    found = [
+        fixed.backward(fixed.forward(start, Map(images, -5)), error, None, 1)
+        for fixed in (wide, narrow)
+    ]
+    for name in start:
+        (exact, exponent), (codes, step) = found[0][name], found[1][name]
+        if name.endswith(".weight"):
+            assert np.abs(codes).max() <= 31
+            assert step > exponent
+        assert np.abs(codes * 2.0**step - exact * 2.0**exponent).max() < 2.0**step
 
 
 def clipped(fixed):

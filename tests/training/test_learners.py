@@ -344,6 +344,7 @@ def test_learning_rate_falls_linearly_to_the_last_step():
             "error_rounding must be a Rounding other than STOCHASTIC_LFSR: maps are rounded",
         ),
         (lambda: Numerics(lfsr_bits=24), "lfsr_bits must be 16 or 32, not 24"),
+        (lambda: Numerics(gradient_bits=20), "gradient_bits must be 2 to 16, or 32, not 20"),
         (lambda: Numerics(lfsr_lanes=0), "lfsr_lanes must be 1 to 1024, not 0"),
         (lambda: Numerics(teacher_bits=25), "teacher_bits must be 8 to 24, not 25"),
         (
