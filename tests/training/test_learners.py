@@ -341,7 +341,7 @@ def test_learning_rate_falls_linearly_to_the_last_step():
         (lambda: Numerics(error_rounding=-1), "error_rounding must be a Rounding, not -1"),
         (
             lambda: Numerics(error_rounding=Rounding.STOCHASTIC_LFSR),
-            "error_rounding must be a Rounding other than STOCHASTIC_LFSR: maps are rounded",
+            "error_rounding must be a Rounding other than STOCHASTIC_LFSR: results are rounded",
         ),
         (lambda: Numerics(lfsr_bits=24), "lfsr_bits must be 16 or 32, not 24"),
         (lambda: Numerics(gradient_bits=20), "gradient_bits must be 2 to 16, or 32, not 20"),
