@@ -188,7 +188,7 @@ def _convolve(
         sums = plan_sums(terms, *limits, accumulator_bits, norm)
     group = WORD // weights.itemsize
     channels = _round_up(x.shape[3], group)
-    padded = pad_map(x, _carrier(bytes_, True), *borders, dilation, channels)
+    padded = pad_map(x, _carrier(bytes_), *borders, dilation, channels)
     lanes = _lanes(shape[3] // groups)
     packed, starts, corrections = pack(weights, flipped, groups, sums.planes, channels, lanes)
     fine = np.zeros(corrections.shape[2], np.int32)
@@ -229,10 +229,10 @@ def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32, groups=
     offset = BYTE_OFFSET if bytes_ else 0
     lanes = _lanes(outputs // groups)
     block = min(CHANNEL_BLOCK, x.shape[3])
-    left = interleave_images(x, _carrier(bytes_, True), offset, padding, block)
+    left = interleave_images(x, _carrier(bytes_), offset, padding, block)
     right = _stacked(
         [
-            interleave_images(part, _carrier(bytes_, False), 0, 0, lanes)
+            interleave_images(part, _carrier(bytes_), 0, 0, lanes)
             for part in (split_bytes(dy) if sums.planes == 2 else (dy,))
         ]
     )
@@ -1011,9 +1011,9 @@ def _limits(a, b) -> tuple[int, int]:
     return limit_of(8 * a.itemsize), limit_of(8 * b.itemsize)
 
 
-def _carrier(bytes_: bool, left: bool) -> np.ndarray:
-    """Empty array of the type of an operand: bytes, unsigned on the left, or 16-bit words."""
-    return np.empty(0, (np.uint8 if left else np.int8) if bytes_ else np.int16)
+def _carrier(bytes_: bool) -> np.ndarray:
+    """Empty array of the type that an operand has: bytes, signed ones too, or 16-bit words."""
+    return np.empty(0, np.uint8 if bytes_ else np.int16)
 
 
 def _lanes(outputs: int) -> int:

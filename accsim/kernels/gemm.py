@@ -373,7 +373,7 @@ def interleave_vector(typing, values, first, step, offset, words, place):
     ----------
     values : array of int8 or int16, contiguous
     first, step, offset, place : int64; the first three count elements
-    words : array of uint8, int8 or int16, contiguous
+    words : array of uint8 (signed bytes too) or int16, contiguous
     """
     signature = types.void(values, *([types.int64] * 3), words, types.int64)
 
