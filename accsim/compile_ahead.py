@@ -1,7 +1,8 @@
-"""First run after installation: the memory controller compiles beside the learner, not after it.
+"""First run after installation: two processes share the compilation of what a run needs.
 
-Compiled kernels are kept on disk. Where the controller's are not there yet, another process makes
-them while this one makes the learner's; whoever needs them sooner makes them itself.
+Compiled kernels are kept on disk. Where they are not there yet, another process makes the memory
+controller's and those that end a training step, while this one makes those that begin it; whoever
+needs a kernel sooner makes it itself.
 """
 
 import subprocess
@@ -10,16 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import simpy
 
 from accsim.hardware.dram_controller import DramController
 from accsim.hardware.dram_parts import part
 from accsim.hardware.dram_recall import advance_recalling
+from accsim.kernels import conv2d, update
 
 
 @contextmanager
 def beside() -> Iterator[None]:
-    """While the block runs, the controller compiles, unless an earlier run has left it compiled."""
+    """While the block runs, the other process compiles, unless an earlier run has done so."""
     folder = Path(advance_recalling.stats.cache_path)
     if any(folder.glob(f"*.{advance_recalling.py_func.__name__}-*.nbi")):
         yield
@@ -34,12 +37,17 @@ def beside() -> Iterator[None]:
 
 
 def main() -> None:
-    """Move one burst: this compiles all that a controller ever runs."""
+    """Move one burst, update one word and multiply one pixel, in the default formats."""
     env = simpy.Environment()
     controller = DramController(env, part("DDR4_2400_8Gb_x16"))
     controller.transfer(0, 64, is_write=False)
     env.run()
     controller.finish()
+    word, gradient = np.zeros(1, np.int16), np.zeros(1, np.int32)
+    update.momentum_sgd(word, word.copy(), gradient, 0, 0, 0, 0, 1, 1, 0, 0)
+    update.moving_average(word, word.copy(), 1, 7, 0, 0, 1, 0, word.copy())
+    pixel = np.zeros((1, 1, 1, 1), np.int8)
+    conv2d.backward_weight(pixel, pixel, 1, 1, 0)
 
 
 if __name__ == "__main__":

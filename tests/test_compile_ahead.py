@@ -1,18 +1,38 @@
-"""The controller compiles in a process of its own, on the first run only."""
+"""Part of the kernels compiles in a process of its own, on the first run only."""
 
 import subprocess
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from accsim import compile_ahead
+from accsim.data.stream import Batch
 from accsim.hardware.dram_recall import advance_recalling
+from accsim.kernels import conv2d, update
+from accsim.network import Shape
+from accsim.numerics import Numerics
+from accsim.passes import Blend
+from accsim.training.mean_teacher import MeanTeacher
+from models import mlp
 
 
-def test_one_burst_compiles_all_that_later_runs_need():
-    """The compiled controller is on disk then, for one kind of arguments."""
+def test_a_training_step_needs_the_kernels_in_the_same_types():
+    """What the other process leaves on disk is what the learner looks for, and nothing else."""
+    network = mlp.network(image=Shape(4, 4, 3))
+    rule = MeanTeacher(confidence_threshold=0.0)
+    learner = rule.start(network, Numerics(), lambda step: Blend(1, True), 2, seed=0)
+    images = np.zeros((4, 4, 4, 3), np.int8)
+    learner.step(Batch(images, np.zeros(4, np.int64), images, images, -5, 0, 0))
+    kernels = [
+        advance_recalling, update._sgd_chunk, update._average_chunk, conv2d.correlate,
+        conv2d.interleave_images, conv2d.output_sums,
+    ]  # fmt: skip
+    before = [set(kernel.signatures) for kernel in kernels]
     compile_ahead.main()
-    assert len(advance_recalling.signatures) == 1
+    after = [set(kernel.signatures) for kernel in kernels]
+    assert before[1:] == after[1:]
+    assert all(after)
 
 
 def test_a_compiled_controller_starts_no_process(monkeypatch):
