@@ -244,7 +244,6 @@ def advance(until, core):
     command_at, kind, queue, slot = NEVER, REF, READ, 0
     stale = True  # the choice of the next command
     while True:
-        stale |= _take_turn(core)
         if stale:
             command_at, kind, queue, slot = _choose(core)
             if command_at == NEVER and queues[READ, QUEUED] + queues[WRITE, QUEUED] > 0:
@@ -257,6 +256,7 @@ def advance(until, core):
             return following, until
         if accept_at < command_at:
             stale = _accept(accept_at, place, core)
+            stale |= _take_turn(core)
             if state[ACCEPTED] == state[PAUSE_AT]:
                 return state[CLOCK], until
             continue
@@ -274,6 +274,7 @@ def advance(until, core):
             _precharge_all(command_at, core)
         else:
             _refreshed(command_at, core)
+        _take_turn(core)
 
 
 @compiled
@@ -297,7 +298,7 @@ def _write_down(at, kind, queue, slot, core):
 
 @inlined
 def _take_turn(core):
-    """Give the turn to the other queue if this one is empty or has had its share.
+    """After an event: give the turn to the other queue if this one is empty or has had its share.
 
     If the oldest request of all is late, it has the turn. True if the choice may change.
     """

@@ -64,7 +64,7 @@ class Recall(NamedTuple):
 
 def new_recall(core: Core) -> Recall:
     """Nothing remembered yet, for controllers of the shape of `core`."""
-    words = 8 + 3 * core.requests.shape[1] + 5 * len(core.banks) + 3 * len(core.groups)
+    words = 9 + 3 * core.requests.shape[1] + 5 * len(core.banks) + 3 * len(core.groups)
     words += 10 * len(core.ranks) + 2 * len(core.returns)
     return Recall(
         states=np.zeros((_STATES, words), np.int64),
@@ -348,21 +348,22 @@ def _take_down(core, words):
     words[5] = state[c.DATA_KIND]
     words[6] = state[c.DATA_GROUP]
     words[7] = state[c.DUE_RANK]
-    at = 8
+    words[8] = state[c.LATE]
+    at = 9
     slot = core.queues[kind, OLDEST]
     while slot >= 0:
         request = requests[kind, slot]
         words[at] = (burst - request[c.BURST]) << 8 | request[c.IN_BANK] << 1 | request[c.STARTED]
-        words[at + 1] = request[c.WANTED_ROW] - row
+        words[at + 1] = (request[c.WANTED_ROW] - row) & (rules[c.ROWS] - 1)
         words[at + 2] = clock - request[c.SINCE]
         at += 3
         slot = request[c.YOUNGER]
-    at = 8 + 3 * rules[c.DEPTH]
+    at = 9 + 3 * rules[c.DEPTH]
     for bank in core.banks:
         words[at] = _NO_ROW
         words[at + 3] = max(bank[ACT_AT] - clock, 0)
         if bank[OPEN_ROW] >= 0:
-            words[at] = bank[OPEN_ROW] - row
+            words[at] = (bank[OPEN_ROW] - row) & (rules[c.ROWS] - 1)
             words[at + 1] = min(bank[c.HITS], rules[c.CAP])
             words[at + 2] = max(bank[COLUMN_AT] - clock, 0)
             words[at + 4] = max(bank[c.PRE_AT] - clock, 0)
@@ -403,6 +404,7 @@ def _restore(number, core, recall):
     state[c.DATA_END] = words[4] + clock
     state[c.DATA_KIND] = words[5]
     state[c.DATA_GROUP] = words[6]
+    state[c.LATE] = words[8]
     state[c.POINTER] = 1
     queues[kind, QUEUED] = count
     queues[kind, c.ROOM_AT] = clock
@@ -411,7 +413,7 @@ def _restore(number, core, recall):
     queues[kind, c.FREE] = count if count < rules[c.DEPTH] else -1
     for bank in range(len(core.banks)):
         chains[kind, bank, c.FIRST] = -1
-    at = 8
+    at = 9
     for slot in range(rules[c.DEPTH]):
         request = requests[kind, slot]
         request[c.NEXT] = slot + 1 if slot + 1 < rules[c.DEPTH] else -1
@@ -420,7 +422,7 @@ def _restore(number, core, recall):
             request[c.BURST] = burst - (words[at] >> 8)
             request[c.IN_BANK] = bank
             request[c.STARTED] = words[at] & 1
-            request[c.WANTED_ROW] = row + words[at + 1]
+            request[c.WANTED_ROW] = (row + words[at + 1]) & (rules[c.ROWS] - 1)
             request[c.SINCE] = clock - words[at + 2]
             request[c.STREAM] = stream
             request[c.BLOCKERS] = 0
@@ -438,7 +440,9 @@ def _restore(number, core, recall):
         rank[c.OPEN_BANKS] = 0
         rank[c.OPENED_AT] = clock
     for bank in core.banks:
-        bank[OPEN_ROW] = -1 if words[at] == _NO_ROW else row + words[at]
+        bank[OPEN_ROW] = -1
+        if words[at] != _NO_ROW:
+            bank[OPEN_ROW] = (row + words[at]) & (rules[c.ROWS] - 1)
         core.ranks[bank[c.IN_RANK], c.OPEN_BANKS] += words[at] != _NO_ROW
         bank[c.HITS] = words[at + 1]
         bank[COLUMN_AT] = words[at + 2] + clock
