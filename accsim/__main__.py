@@ -172,7 +172,7 @@ def parts_command():
     "  [default: the preset's, else row_column_bank]",
 )
 @click.option(
-    "--policy", default="frfcfs", show_default=True, help="frfcfs, dramsim3 or ramulator2."
+    "--policy", default="frfcfs", show_default=True, help=f"One of {', '.join(memory.POLICIES)}."
 )
 @click.option("--ranks", type=int, help="Ranks on the channel.  [default: the preset's, else 1]")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")

@@ -23,6 +23,7 @@ POLICIES: dict[str, Policy] = {
     "frfcfs": Frfcfs(),
     "dramsim3": DramSim3(),
     "ramulator2": Ramulator2(),
+    "ramulator2_frfcfs": Ramulator2(row_hit=False),
 }
 
 

@@ -213,7 +213,7 @@ def mistakes():
         (
             "unknown policy",
             lambda w, t: replay(written(t, "0 0x0 R\n"), policy="fcfs"),
-            "policy must be one of frfcfs, dramsim3, ramulator2, not 'fcfs'",
+            "policy must be one of frfcfs, dramsim3, ramulator2, ramulator2_frfcfs, not 'fcfs'",
         ),
         (
             "three ranks",

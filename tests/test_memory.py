@@ -58,7 +58,10 @@ def test_a_memory_that_is_not_known_is_told(arguments, sentence):
 
 
 def test_an_unknown_controller_is_told_with_those_that_exist():
-    with pytest.raises(memory.MemoryChoiceError, match="one of frfcfs, dramsim3, ramulator2, not"):
+    with pytest.raises(
+        memory.MemoryChoiceError,
+        match="one of frfcfs, dramsim3, ramulator2, ramulator2_frfcfs, not",
+    ):
         memory.policy("fcfs")
 
 
