@@ -147,7 +147,7 @@ class Frfcfs(Policy):
         """The controller's tables after all requests, and its commands."""
         count = len(arrivals)
         script = np.empty((count, 4), np.int64)
-        self.longest_wait_cycles(spec)
+        self.longest_wait_cycles(spec)  # there must be one
         sound = spec.channels == 1 and count == len(addresses) == len(is_write)
         sound = sound and dram_core.fill_script(
             np.ascontiguousarray(arrivals, np.int64),
@@ -236,7 +236,7 @@ class DramController:
         policy: Frfcfs = Frfcfs(),
         trace: bool = False,
     ):
-        policy.longest_wait_cycles(spec)
+        policy.longest_wait_cycles(spec)  # there must be one
         self.env = env
         self.spec = spec
         self.mapping = mapping
@@ -255,7 +255,7 @@ class DramController:
         self._asked: list[tuple[int, int, int, bool, int]] = []  # transfers, from their ps on
         self._channel_shift = mapping.shifts(spec).channel
         self._free = list(range(15, -1, -1))
-        self._moving: list[_Moving | None] = [None] * 16  # by stream
+        self._moving: dict[int, _Moving] = {}  # by stream
         self._wake: _Wake | None = None
         self._finished_ps = 0
 
@@ -359,7 +359,7 @@ class DramController:
     @property
     def counts(self) -> dict[str, int]:
         """Bursts, commands, and bursts by what they found: their row, none, or another one."""
-        counts = sum(core.counts for core in self._cores)
+        counts = np.sum([core.counts for core in self._cores], axis=0)
         return dict(zip(COUNTS, counts.tolist(), strict=False))
 
     @property
@@ -370,7 +370,8 @@ class DramController:
         wait for ACT, PRE and bank-group gaps; wait: transfers are active, but none had a request
         in time, command latency included; idle: no transfer is active.
         """
-        causes_ps = sum(core.bus for core in self._cores) * self.spec.tCK_ps // len(self._cores)
+        cycles = np.sum([core.bus for core in self._cores], axis=0)
+        causes_ps = cycles * self.spec.tCK_ps // len(self._cores)
         causes = dict(zip(CAUSES, causes_ps.tolist(), strict=True))
         causes["idle"] = self._until_ps - sum(causes.values())
         return causes
@@ -409,9 +410,8 @@ class DramController:
 
     def _grow(self):
         """Room for twice as many transfers at once."""
-        size = len(self._moving)
+        size = len(self._cores[0].streams)
         self._cores = tuple(dram_core.with_room(core) for core in self._cores)
-        self._moving += [None] * size
         self._free = list(range(2 * size - 1, size - 1, -1))
 
     def _wake_in(self, delay_ps: int):
@@ -454,9 +454,11 @@ class DramController:
         moving.end_cycle = max(moving.end_cycle, end_cycle)
         if moving.channels:
             return
-        done, self._moving[stream] = moving.done, None
-        done._ok, done._value = True, None  # as simpy.Timeout does
-        self.env.schedule(done, delay=moving.end_cycle * self.spec.tCK_ps - int(self.env.now))
+        del self._moving[stream]
+        moving.done._ok, moving.done._value = True, None  # as simpy.Timeout does
+        self.env.schedule(
+            moving.done, delay=moving.end_cycle * self.spec.tCK_ps - int(self.env.now)
+        )
         self._free.append(stream)
 
 

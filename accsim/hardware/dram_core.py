@@ -41,7 +41,7 @@ PRE_AT, OPEN_ROW, HITS, IN_GROUP, IN_RANK = range(2, 7)  # banks; HITS passed an
 # queues[2]; FREE: first of the unused slots
 QUEUED, BLOCKED, FREE, ROOM_AT, OLDEST, YOUNGEST = range(6)
 # chains[2, all banks]: a bank's requests by age, and the command that it proposes: its kind, the
-# earliest cycle as far as the bank rules it (NEVER: no proposal), kind << 40 | age << 8 | slot
+# earliest cycle as far as the bank rules it (NEVER: no proposal), (kind << 40) + (age << 8) + slot
 FIRST, LAST, PROPOSED, READY_AT, ORDER = range(5)
 # requests[2, depth]; NEXT in the bank's chain, OLDER and YOUNGER in the queue; ended by -1
 (
@@ -217,11 +217,9 @@ def advance_all(until, cores):
         return advance(until, cores[0])
     while True:
         soonest = NEVER
-        full = False
         for core in cores:
             soonest = min(soonest, advance(0, core)[0])
-            full |= len(core.trace) > 0 and core.state[TRACED] == len(core.trace)
-        if soonest == STUCK or soonest >= until or full:
+        if soonest == STUCK or soonest >= until:
             return soonest, until
         rules = cores[0].rules
         for core in cores:
@@ -237,8 +235,8 @@ def advance(until, core):
 
     Returns (next cycle at which anything can happen or STUCK, `until` or the earlier end of the
     first transfer that completed). Chopping time into several calls never changes a cycle: what
-    happens depends on the tables alone. It stops short of `until` only when `trace` is full, and
-    once PAUSE_AT requests have been accepted.
+    happens depends on the tables alone, and they change with events only. It stops short of `until`
+    only when `trace` is full, and once PAUSE_AT requests have been accepted.
     """
     state, queues, requests, trace = core.state, core.queues, core.requests, core.trace
     command_at, kind, queue, slot = NEVER, REF, READ, 0
@@ -365,7 +363,7 @@ def propose(kind, bank, core):
                 what, at = PRE, banks[bank, PRE_AT]
     chains[kind, bank, PROPOSED] = what
     chains[kind, bank, READY_AT] = at
-    chains[kind, bank, ORDER] = what << 40 | requests[kind, slot, AGE] << 8 | slot
+    chains[kind, bank, ORDER] = (what << 40) + (requests[kind, slot, AGE] << 8) + slot
 
 
 @compiled
