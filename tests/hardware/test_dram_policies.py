@@ -180,6 +180,25 @@ def test_first_refresh_comes_at_nrefi_and_needs_the_row_closed(policy):
     assert done.average_read_latency_cycles > 39
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_active_cycles_are_those_with_any_row_open(policy):
+    done = policy.replay(X16, RowBankColumn(), *requests([0, 8 * KIB]), record=True)
+    assert done.active_cycles == done.total_cycles - done.commands[0, CYCLE]
+    done = policy.replay(X16, RowBankColumn(), *requests([0, MIB]), record=True)  # a conflict
+    act, _, pre, act_again, _ = done.commands[:, CYCLE]
+    assert done.active_cycles == pre - act + done.total_cycles - act_again
+    done = policy.replay(X16, RowBankColumn(), *requests([0, 8 * KIB, 64], 0, [0, 0, 9500]))
+    assert done.total_cycles - done.active_cycles > 420  # closed, refreshed
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_refresh_goes_on_until_the_last_data_has_returned(policy):
+    done = policy.replay(X16, RowBankColumn(), *requests([0, 64], 0, [0, 9340]), record=True)
+    assert 9360 < done.total_cycles < 9370
+    assert done.commands[-1, CYCLE] == 9360
+    assert (done.pre_commands, done.refresh_commands) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("policy", "reads"), [(POLICIES[0], 1), (POLICIES[1], 2), (POLICIES[2], 2)]
 )
