@@ -105,6 +105,7 @@ def run(spec: DramSpec, asked: Requests, play, own_columns: int, record: bool) -
 
 
 def _result(spec: DramSpec, asked: Requests, device: Device, row_hits, end, latency) -> Replay:
+    """What `device` did by cycle `end`."""
     reads = len(asked.is_write) - int(asked.is_write.sum())
     counts = device.counts.tolist()
     at, code, bank, row = device.log[: counts[LOGGED]].T
