@@ -237,7 +237,7 @@ policies = st.builds(
     queue_depth=st.sampled_from([8, 32]),
     write_high=st.sampled_from([1, 5, 8]),
     write_low=st.just(0),
-    patience_cycles=st.sampled_from([1, 100, 4096]),
+    patience_cycles=st.sampled_from([1, 100, 300, 4096]),
     row_hits_cap=st.sampled_from([1, 12]),
 )
 
@@ -369,17 +369,22 @@ def test_ten_thousand_random_streams_complete_in_legal_order_and_in_time(
         assert served == wanted
 
 
-def test_a_late_request_goes_alone_and_the_bound_holds():
-    """Hits stream past a conflicting request of the same bank for as long as patience lets them."""
+@pytest.mark.parametrize("writes", [0, 40])
+@pytest.mark.parametrize("patience", [500, 2000])
+def test_a_late_request_goes_alone_and_the_bound_holds(patience, writes):
+    """Hits stream past a conflicting request of their bank for as long as patience lets them."""
     hits = np.arange(20000) % 128
     bursts = np.insert(hits, 100, address_of(X16, MAPPINGS["rbc"], 0, 0, 1, 0) // 64)
+    is_write = bursts < 0
+    if writes:  # now and then, to another bank
+        is_write[200::writes] = True
+        bursts[200::writes] = address_of(X16, MAPPINGS["rbc"], 1, 0, 0, 0) // 64
     arrivals = np.arange(len(bursts)) * 4
-    for patience in (500, 2000):
-        policy = Frfcfs(patience_cycles=patience, row_hits_cap=10**6)
-        core, _ = policy._play(X16, MAPPINGS["rbc"], arrivals, bursts * 64, bursts < 0, False)
-        waited = core.state[dram_core.LONGEST]
-        assert 2 * patience < waited < 2 * patience + X16.nRFC + 300
-        assert waited < policy.longest_wait_cycles(X16)
+    policy = Frfcfs(patience_cycles=patience, row_hits_cap=10**6)
+    core, _ = policy._play(X16, MAPPINGS["rbc"], arrivals, bursts * 64, is_write, False)
+    waited = core.state[dram_core.LONGEST]
+    assert 2 * patience < waited < 2 * patience + X16.nRFC + 300
+    assert waited < policy.longest_wait_cycles(X16)
 
 
 def stretches(draw):
@@ -409,12 +414,47 @@ def stretches(draw):
     part=st.sampled_from([X16, DDR4_2400_8GBIT_X8, DDR3L_1050_4GBIT_X16, replace(X16, ranks=2)]),
     mapping=st.sampled_from([*MAPPINGS.values(), Permutation("cochrabgroba")]),
     storm=st.booleans(),
+    policy=st.one_of(st.just(DEFAULT), policies),
 )
-def test_recalled_stretches_are_those_played_command_by_command(trace, part, mapping, storm):
+def test_recalled_stretches_are_those_played_command_by_command(
+    trace, part, mapping, storm, policy
+):
     spec = replace(part, nREFI=3 * part.nRFC) if storm else part
     arrivals, bursts, is_write = trace
     given = spec, mapping, arrivals, bursts * spec.burst_bytes, is_write
-    assert Frfcfs().replay(*given) == Frfcfs(exact=True).replay(*given)
+    assert policy.replay(*given) == replace(policy, exact=True).replay(*given)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(bursts, max_size=12),
+    mapping=st.sampled_from([*MAPPINGS.values(), Permutation("cochrabgroba")]),
+    policy=st.one_of(st.just(DEFAULT), policies),
+    cycle=st.integers(30_000, 60_000),
+)
+def test_tables_after_recalled_stretches_are_those_of_the_exact_mode(rows, mapping, policy, cycle):
+    """In the middle of a long stream, after short ones that leave rows and counters behind."""
+    words = []
+    for exact in (False, True):
+        env = simpy.Environment()
+        memory = DramController(env, X16, mapping, replace(policy, exact=exact))
+        for _, *transfer in rows:
+            memory.transfer(*transfer)
+        memory.transfer(0, 2**23, False)
+        env.timeout(cycle * X16.tCK_ps)
+        env.run(until=cycle * X16.tCK_ps)
+        (core,) = memory._cores
+        recall = dram_recall.new_recall(core)
+        dram_recall._take_down(core, recall.scratch)
+        words.append([core.state[dram_core.CLOCK], core.state[dram_core.OWED], *recall.scratch])
+    assert words[0] == words[1]
+
+
+def test_a_transfer_may_come_at_any_cycle_of_a_recalled_stretch():
+    for cycle in range(3000, 3300):
+        rows = [(0, 0, 2**17, False, 0), (cycle * X16.tCK_ps, 2**24, 2**12, False, 0)]
+        _, ends = play(X16, rows, trace=False)
+        assert ends == play(X16, rows, policy=Frfcfs(exact=True), trace=False)[1]
 
 
 long_transfers = st.tuples(
