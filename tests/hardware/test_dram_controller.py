@@ -267,7 +267,10 @@ def test_random_streams_complete_within_every_rule(rows, part, mapping, refresh_
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(bursts, min_size=1, max_size=24),
-    events_ps=st.lists(st.integers(0, 2_000_000), max_size=60),
+    events_ps=st.one_of(
+        st.lists(st.integers(0, 2_000_000), max_size=60),
+        st.just(range(0, 2_000_000, X16.tCK_ps)),  # at every clock
+    ),
     policy=st.one_of(st.just(DEFAULT), policies),
 )
 def test_chopping_time_changes_no_cycle(rows, events_ps, policy):
@@ -425,12 +428,21 @@ def test_recalled_stretches_are_those_played_command_by_command(
     assert policy.replay(*given) == replace(policy, exact=True).replay(*given)
 
 
-@settings(max_examples=60, deadline=None)
+rivals = st.tuples(  # rows of few banks
+    st.just(0),
+    st.tuples(st.integers(0, 7), st.integers(1, 5)).map(lambda n: n[0] * 2**13 + n[1] * 2**20),
+    st.just(1024),
+    st.booleans(),
+    st.just(0),
+)
+
+
+@settings(max_examples=100, deadline=None)
 @given(
-    rows=st.lists(bursts, max_size=12),
+    rows=st.lists(st.one_of(bursts, rivals), max_size=12),
     mapping=st.sampled_from([*MAPPINGS.values(), Permutation("cochrabgroba")]),
     policy=st.one_of(st.just(DEFAULT), policies),
-    cycle=st.integers(30_000, 60_000),
+    cycle=st.one_of(st.integers(1500, 9000), st.integers(30_000, 60_000)),
 )
 def test_tables_after_recalled_stretches_are_those_of_the_exact_mode(rows, mapping, policy, cycle):
     """In the middle of a long stream, after short ones that leave rows and counters behind."""
@@ -440,7 +452,7 @@ def test_tables_after_recalled_stretches_are_those_of_the_exact_mode(rows, mappi
         memory = DramController(env, X16, mapping, replace(policy, exact=exact))
         for _, *transfer in rows:
             memory.transfer(*transfer)
-        memory.transfer(0, 2**23, False)
+        memory.transfer(2**23, 2**23, False)
         env.timeout(cycle * X16.tCK_ps)
         env.run(until=cycle * X16.tCK_ps)
         (core,) = memory._cores
