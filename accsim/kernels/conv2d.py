@@ -203,7 +203,7 @@ def _convolve(
     else:
         inside = borders[0], borders[0] + (x.shape[1] - 1) * dilation + 1
         largest, seen = convolve(padded, packed, starts, corrections, inside, *rest)
-    return Product(y.reshape(shape), int((largest.max(0) >> fine).max()), *seen.sum(0).tolist())
+    return Product(y.reshape(shape), *_overall(largest, fine, seen))
 
 
 def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32, groups=1):
@@ -301,6 +301,18 @@ def _pad_image(x, offset, top, left, dilation, padded):
                     padded[row, left + w * dilation, c] = x[inside // dilation, w, c] + offset
 
 
+@njit(cache=True)
+def _overall(largest, fine, seen):
+    """What a `Product` says of all images: largest magnitude, clipped outputs, overflows."""
+    most = saturated = overflowed = 0
+    for n in range(len(largest)):
+        for k in range(len(fine)):
+            most = max(most, np.int64(largest[n, k]) >> fine[k])
+        saturated += seen[n, 0]
+        overflowed += seen[n, 1]
+    return most, saturated, overflowed
+
+
 def pack(weights, flipped, groups, planes, channels, lanes):
     """Weights in the order in which the micro-kernel reads them, and what bytes' offsets add.
 
@@ -335,9 +347,23 @@ def pack(weights, flipped, groups, planes, channels, lanes):
         whole = [_flipped(part, groups) if flipped else part for part in parts]
         starts, block = _blocks(whole[0], groups, channels, lanes)
         packed = [_pack(part, groups, starts, block // group, lanes) for part in whole]
-    upto = np.zeros((weights.shape[0] + 1, len(starts) * lanes), np.int32)
-    np.cumsum(packed[0][1].reshape(len(upto) - 1, -1, upto.shape[1]).sum(1), 0, out=upto[1:])
-    return _stacked([part for part, _ in packed]), starts, upto[None] - upto[:, None]
+    corrections = _between_rows(packed[0][1], weights.shape[0])
+    return _stacked([part for part, _ in packed]), starts, corrections
+
+
+@njit(cache=True)
+def _between_rows(sums, height):
+    """Sums of every range of rows of taps: [taps, K] -> [height + 1, height + 1, K]."""
+    width = len(sums) // height
+    between = np.zeros((height + 1, height + 1, sums.shape[1]), np.int32)
+    for first in range(height):
+        for last in range(first, height):
+            for k in range(sums.shape[1]):
+                total = between[first, last, k]
+                for tap in range(last * width, (last + 1) * width):
+                    total += sums[tap, k]
+                between[first, last + 1, k] = total
+    return between
 
 
 def _flipped(weights, groups):
@@ -351,6 +377,8 @@ def _flipped(weights, groups):
 def _blocks(weights, groups, channels, lanes):
     """First input channel of every tile of outputs, and how many it takes."""
     inputs, outputs = weights.shape[2:]
+    if groups == 1:
+        return np.zeros(-(-outputs // lanes), np.int64), channels
     of_group = outputs // groups
     firsts = np.arange(0, outputs, lanes)
     lasts = np.minimum(firsts + lanes, outputs) - 1
@@ -489,13 +517,13 @@ def convolve(padded, packed, starts, corrections, inside, stride, shifts, key, l
     Returns
     -------
     largest : int32[N, K rounded up], magnitudes of the sums
-    saturated : int64[N, 1], see `Product`
+    seen : int64[N, 2], outputs clipped, and no overflow
     """
     images = len(padded)
     largest = np.zeros((images, len(shifts)), np.int32)
-    saturated = np.zeros((images, 1), np.int64)
+    seen = np.zeros((images, 2), np.int64)
     for n in prange(images):
-        saturated[n, 0] = _convolve_image(
+        seen[n, 0] = _convolve_image(
             padded[n],
             packed[0],
             starts,
@@ -509,7 +537,7 @@ def convolve(padded, packed, starts, corrections, inside, stride, shifts, key, l
             y[n],
             largest[n],
         )
-    return largest, saturated
+    return largest, seen
 
 
 @njit(cache=True)
