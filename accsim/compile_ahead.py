@@ -17,7 +17,7 @@ import simpy
 from accsim.hardware.dram_controller import DramController
 from accsim.hardware.dram_parts import part
 from accsim.hardware.dram_recall import advance_recalling
-from accsim.kernels import conv2d, update
+from accsim.kernels import conv2d, norm, update
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def beside() -> Iterator[None]:
 
 
 def main() -> None:
-    """Move one burst, update one word and multiply one pixel, in the default formats."""
+    """Move one burst, and take a step's last kernels over one word or map, in default formats."""
     env = simpy.Environment()
     controller = DramController(env, part("DDR4_2400_8Gb_x16"))
     controller.transfer(0, 64, is_write=False)
@@ -46,8 +46,11 @@ def main() -> None:
     word, gradient = np.zeros(1, np.int16), np.zeros(1, np.int32)
     update.momentum_sgd(word, word.copy(), gradient, 0, 0, 0, 0, 1, 1, 0, 0)
     update.moving_average(word, word.copy(), 1, 7, 0, 0, 1, 0, word.copy())
-    pixel = np.zeros((1, 1, 1, 1), np.int8)
-    conv2d.backward_weight(pixel, pixel, 1, 1, 0)
+    codes = np.zeros((1, 2, 2, 1), np.int8)
+    conv2d.backward_weight(codes, codes, 1, 1, 0)
+    constants = np.zeros((3, 1), np.int32)
+    error, *_ = norm.activation_error(codes[:, :1, :1].copy(), codes, constants[:2], 1, pool=2)
+    norm.denormalise(error, codes, constants, 0, 0, 127)
 
 
 if __name__ == "__main__":

@@ -9,24 +9,25 @@ import pytest
 from accsim import compile_ahead
 from accsim.data.stream import Batch
 from accsim.hardware.dram_recall import advance_recalling
-from accsim.kernels import conv2d, update
+from accsim.kernels import conv2d, norm, pooling, update
 from accsim.network import Shape
 from accsim.numerics import Numerics
 from accsim.passes import Blend
 from accsim.training.mean_teacher import MeanTeacher
-from models import mlp
+from models import convnet
 
 
 def test_a_training_step_needs_the_kernels_in_the_same_types():
     """What the other process leaves on disk is what the learner looks for, and nothing else."""
-    network = mlp.network(image=Shape(4, 4, 3))
+    network = convnet.network(4, image=Shape(16, 16, 3))
     rule = MeanTeacher(confidence_threshold=0.0)
     learner = rule.start(network, Numerics(), lambda step: Blend(1, True), 2, seed=0)
-    images = np.zeros((4, 4, 4, 3), np.int8)
+    images = np.zeros((4, 16, 16, 3), np.int8)
     learner.step(Batch(images, np.zeros(4, np.int64), images, images, -5, 0, 0))
     kernels = [
         advance_recalling, update._sgd_chunk, update._average_chunk, conv2d.correlate,
-        conv2d.interleave_images, conv2d.output_sums,
+        conv2d.interleave_images, conv2d.output_sums, norm._activation_error, norm._denormalise,
+        pooling.route,
     ]  # fmt: skip
     before = [set(kernel.signatures) for kernel in kernels]
     compile_ahead.main()
