@@ -4,7 +4,7 @@ Timings are clocks, ``nXXX``; the rows of the datasheets, in nanoseconds, are in
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 
@@ -345,50 +345,3 @@ def mapping(name: str) -> AddressMapping:
             f"mapping must be {', '.join(MAPPINGS)} or each of {', '.join(FIELDS)} once, the most "
             f"significant first, such as rochrababgco, not {name!r}"
         ) from error
-
-
-# DDR4-2400, 64-bit rank. Timings: JEDEC JESD79-4 at tCK 0.833 ns, as DRAMsim3's configs
-# DDR4_{4Gb,8Gb}_{x8,x16}_2400.ini give them in clocks: tRCD and tRP 14.16 ns, tRAS 32 ns, tRRD_S
-# 3.3 (x8) or 5.3 ns (x16), tRRD_L 4.9 or 6.4 ns, tFAW 21 or 30 ns, tWTR 2.5 and 7.5 ns, tWR 15 ns,
-# tRTP 7.5 ns, tREFI 7.8 us; tRFC 350 ns (8 Gb) or 260 ns (4 Gb). nRTW = CL + nBL + 1 - CWL: one
-# clock of turnaround between the two data bursts, as in DRAMsim3 (tRTRS).
-# IDD, IPP: the same files' [power], from Micron's datasheets.
-# I/O and PHY, by hand: POD12 with a 34 ohm driver and 48 ohm termination (JESD79-4) sinks
-# 1.2 V / 82 ohm x 1.2 V = 17.6 mW on a low line; half of the data lines and one line of each strobe
-# pair (one for 8 data lines) are low: (8.8 + 17.6 / 8) mW / 2.4 Gbit/s = 4.6 pJ a bit. PHY: 1.6 pJ
-# a bit, an estimate between HBM2's 0.8 (PyTorchSim's table) and 4. Range: 80 ohm termination and
-# HBM2's PHY, to 34 ohm and 4 pJ a bit.
-DDR4_2400_8GBIT_X16 = DramSpec(  # 4 chips, 4 GiB: the class of the ZCU102's module
-    name="DDR4-2400 17-17-17 8Gb x16", tCK_ps=833,
-    bus_bits=64, device_bits=16, bank_groups=2, banks=4, rows=65536, columns=1024,
-    CL=17, CWL=12, nRCD=17, nRP=17, nRAS=39, nRC=56, nCCD_S=4, nCCD_L=6, nRRD_S=7, nRRD_L=8,
-    nFAW=36, nWTR_S=3, nWTR_L=9, nWR=18, nRTP=9, nRTW=10, nRFC=421, nREFI=9363,
-    VDD=1.2, VPP=2.5, IDD0=80, IDD2N=34, IDD3N=47, IDD4R=243, IDD4W=228, IDD5=280, IPP0=4.0,
-    io_phy_pj_per_byte=50.0, io_phy_pj_per_byte_range=(33.0, 77.0),
-)  # fmt: skip
-DDR4_2400_4GBIT_X16 = replace(  # 4 chips, 2 GiB: the class of the ZCU104's memory
-    DDR4_2400_8GBIT_X16, name="DDR4-2400 17-17-17 4Gb x16", rows=32768, nRFC=313,
-    IDD0=65, IDD2N=45, IDD3N=60, IDD4R=205, IDD4W=285, IDD5=175, IPP0=3.6,
-)  # fmt: skip
-DDR4_2400_8GBIT_X8 = replace(  # 8 chips, 8 GiB
-    DDR4_2400_8GBIT_X16, name="DDR4-2400 17-17-17 8Gb x8", device_bits=8, bank_groups=4,
-    nRRD_S=4, nRRD_L=6, nFAW=26,
-    IDD0=48, IDD2N=34, IDD3N=43, IDD4R=135, IDD4W=123, IDD5=250, IPP0=3.0,
-)  # fmt: skip
-
-# One DDR3L-1600 chip (-125: 13.75 ns 11-11-11) at the PYNQ-Z2's 525 MHz on a 16-bit bus, 512 MiB
-# (board: Digilent PYNQ-Z1 reference manual, same memory). Timings: ns of DRAMsim3's
-# DDR3_4Gb_x16_1600.ini (tRCD, tRP 13.75, tRAS 35, tFAW 40, tWR 15, tWTR, tRTP, tRRD 7.5 ns at
-# least 4 clocks, tRFC 260, tREFI 7800) at tCK 1.905 ns; CL 8 covers 13.75 ns, CWL 6 is JEDEC's for
-# this clock (from memory of JESD79-3, check). nRTW = CL + nBL + 2 - CWL, JESD79-3.
-# IDD: the same file's, at 1600 MT/s: an upper bound at 1050. I/O and PHY, by hand: SSTL 1.35 V,
-# 34 ohm driver, 60 ohm to half the supply, draws 0.675 V / 94 ohm x 0.675 V = 4.8 mW a line, high
-# or low: (4.8 + 9.6 / 8) mW / 1.05 Gbit/s = 5.8 pJ a bit; PHY as above.
-DDR3L_1050_4GBIT_X16 = DramSpec(
-    name="DDR3L-1050 8-8-8 4Gb x16", tCK_ps=1905,
-    bus_bits=16, device_bits=16, bank_groups=1, banks=8, rows=32768, columns=1024,
-    CL=8, CWL=6, nRCD=8, nRP=8, nRAS=19, nRC=27, nCCD_S=4, nCCD_L=4, nRRD_S=4, nRRD_L=4, nFAW=21,
-    nWTR_S=4, nWTR_L=4, nWR=8, nRTP=4, nRTW=8, nRFC=137, nREFI=4094,
-    VDD=1.35, IDD0=66, IDD2N=32, IDD3N=47, IDD4R=235, IDD4W=171, IDD5=235,
-    io_phy_pj_per_byte=59.0, io_phy_pj_per_byte_range=(40.0, 110.0),
-)  # fmt: skip
