@@ -17,7 +17,7 @@ from accsim.dataflow.tile import Tensor, Tile
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.hardware.buffer import Buffer
 from accsim.hardware.dma import DmaEngine, bursts
-from accsim.hardware.dram_controller import DramController
+from accsim.hardware.dram_controller import DramController, RecallCheck
 from accsim.hardware.pe_array import PEArray
 from accsim.hardware.vector_unit import VectorUnit
 from accsim.ledger import TOTAL, Ledger
@@ -62,6 +62,9 @@ class Timeline:
     dram_counts: dict[str, int] = field(repr=False)  # commands
     dram_active_ps: int
     dram_precharged_ps: int
+    recall: RecallCheck = field(
+        repr=False
+    )  # of the controller's short cuts, on this step's traffic
     dma_bytes: dict[str, int]  # read, write: payload
     dma_bursts: dict[str, int]
     array_macs: int
@@ -203,6 +206,17 @@ class Timeline:
                     "time", "ps", "causes", "makespan", time, dict.fromkeys(time, self.makespan_ps)
                 ),
                 Ledger("bound", "ps", "peak rates", "makespan", *self._bound(), bound=True),
+                Ledger(
+                    "ddr_recall",
+                    "cycles",
+                    "sampled transfers, recalled",
+                    "command by command",
+                    {
+                        "all samples": self.recall.cycles,
+                        "ends that differ": self.recall.differing_ends,
+                    },
+                    {"all samples": self.recall.exact_cycles, "ends that differ": 0},
+                ),
             )
         }
 
@@ -225,7 +239,7 @@ def simulate(
 ) -> Timeline:
     """Run `operations` in program order and return what happened, to the picosecond.
 
-    `controller` makes the memory controller of an environment and a `DramSpec`.
+    `controller` makes the memory controller, from the first four arguments of `DramController`.
     """
     return _Machine(operations, accelerator, controller).run()
 
@@ -280,7 +294,7 @@ class _Machine:
         self.spec = spec
         self.period_ps = spec.period_ps
         self.records = [OperationRecord(operation) for operation in operations]
-        self.dram = controller(self.env, spec.dram)
+        self.dram = controller(self.env, spec.dram, spec.address_mapping, spec.memory_controller)
         burst_bytes = spec.dram.burst_bytes
         self.reader = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, False)
         self.writer = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, True)
@@ -327,6 +341,7 @@ class _Machine:
             dram_counts=dict(self.dram.counts),
             dram_active_ps=self.dram.active_ps,
             dram_precharged_ps=self.dram.precharged_ps,
+            recall=self.dram.check_recall(),
             dma_bytes={"read": self.reader.size_bytes, "write": self.writer.size_bytes},
             dma_bursts={"read": self.reader.bursts, "write": self.writer.bursts},
             array_macs=self.units["pe_array"].macs,

@@ -13,6 +13,7 @@ from accsim.hardware import boards
 from accsim.hardware.accelerator import BuffersSpec
 from accsim.hardware.buffer import BufferSpec
 from accsim.hardware.dma import DmaSpec
+from accsim.hardware.dram_controller import RecallCheck
 from accsim.hardware.pe_array import PEArraySpec
 from accsim.ledger import LedgerError, check
 from accsim.network import RELU, BatchNorm, Conv2d, Linear, Network, Shape
@@ -185,7 +186,7 @@ def test_a_step_without_passes_takes_no_time(network):
 def test_all_books_of_a_training_step_balance(network, machine, dataflow, schedule):
     timeline = step(network, machine, schedule, dataflow)
     books = timeline.ledgers(network, STEP)
-    assert set(books) == {"ddr_bytes", "ddr_bursts", "macs", "time", "bound"}
+    assert set(books) == {"ddr_bytes", "ddr_bursts", "macs", "time", "bound", "ddr_recall"}
     check(books)
     tensors, passes = timeline.tensors(), timeline.passes()
     for side in ("read_bytes", "write_bytes"):
@@ -216,6 +217,14 @@ def test_all_books_of_a_training_step_balance(network, machine, dataflow, schedu
         (
             {"makespan_ps": 5000},
             r"ledger '(time|bound)' does not close",
+        ),
+        (
+            {"recall": RecallCheck(1, 2, 2, 99, 98, 0)},
+            r"ledger 'ddr_recall' does not close: sampled transfers, recalled says 99 cycles",
+        ),
+        (
+            {"recall": RecallCheck(1, 2, 2, 98, 98, 1)},
+            r"ledger 'ddr_recall' does not close: .* says 1 .* row ends that differ",
         ),
     ],
 )

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from accsim.hardware.buffer import BufferSpec
 from accsim.hardware.dma import DmaSpec
-from accsim.hardware.dram import DramSpec
+from accsim.hardware.dram import AddressMapping, DramSpec, RowColumnBank
+from accsim.hardware.dram_controller import Frfcfs
 from accsim.hardware.pe_array import PEArraySpec
 from accsim.hardware.vector_unit import VectorUnitSpec
 from accsim.units import period_ps
@@ -74,8 +75,11 @@ class AcceleratorSpec:
     dram: DramSpec
     board: BoardSpec
     sample_granule: int = 8
+    address_mapping: AddressMapping = RowColumnBank()  # neighbouring bursts: other bank groups
+    memory_controller: Frfcfs = Frfcfs()
 
     def __post_init__(self):
+        self.memory_controller.longest_wait_cycles(self.dram)  # there must be one
         for name in ("clock_mhz", "sample_granule"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:

@@ -315,7 +315,8 @@ class DramController:
         on the difference is 0: what follows from equal states is equal.
         """
         last = max(len(self._asked) - length, 0)
-        starts = sorted({last * n // max(samples - 1, 1) for n in range(samples)})
+        places = range(samples) if self._asked else ()
+        starts = sorted({last * n // max(samples - 1, 1) for n in places})
         sums = np.zeros(6, np.int64)
         for start in starts:
             sample = self._asked[start : start + length]
