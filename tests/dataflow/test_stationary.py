@@ -1,4 +1,4 @@
-"""Cycles of both dataflows against a register-transfer model and against SCALE-Sim."""
+"""Cycles of the dataflows against a register-transfer model and against SCALE-Sim."""
 
 import csv
 from dataclasses import replace
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from accsim.dataflow.input_stationary import InputStationary
 from accsim.dataflow.output_stationary import OutputStationary
 from accsim.dataflow.weight_stationary import WeightStationary
 from accsim.hardware.pe_array import PEArraySpec
@@ -47,14 +48,13 @@ def test_serial_cycles_are_those_of_scalesim_and_what_it_leaves_out(row):
     array = PEArraySpec(rows, columns, overlap=False)
     if row["dataflow"] == "os":
         # SCALE-Sim's fold has no drain of `rows` results and none of our 5 registers
-        folds, dataflow, left_out = (
-            ceil_div(m, rows) * ceil_div(n, columns),
-            OutputStationary(),
-            rows + 5,
-        )
+        dataflow, folds = OutputStationary(), ceil_div(m, rows) * ceil_div(n, columns)
+        left_out = rows + 5
     else:
-        # ... and none of the 7 registers and memory cycles of a weight-stationary fold
-        folds, dataflow, left_out = ceil_div(k, rows) * ceil_div(n, columns), WeightStationary(), 7
+        # ... and none of the 7 registers and memory cycles of a fold that keeps an operand
+        stationary = {"ws": (WeightStationary(), n), "is": (InputStationary(), m)}
+        dataflow, across = stationary[row["dataflow"]]
+        folds, left_out = ceil_div(k, rows) * ceil_div(across, columns), 7
     expected = int(row["compute_cycles"]) + folds * left_out
     assert dataflow.cycles(array, m, n, k) == expected
 
@@ -68,10 +68,11 @@ def test_operand_reads_are_those_of_scalesim(row):
         assert OutputStationary().reads_bytes(array, m, n, k) == expected
     else:  # partial sums come back from the output buffer; SCALE-Sim does not count them
         sums = m * n * (ceil_div(k, array.rows) - 1) * 4
-        assert WeightStationary().reads_bytes(array, m, n, k) == expected + sums
+        dataflow = WeightStationary() if row["dataflow"] == "ws" else InputStationary()
+        assert dataflow.reads_bytes(array, m, n, k) == expected + sums
 
 
-@pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary()])
+@pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary(), InputStationary()])
 @pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (5, 7, 3), (64, 64, 64), (1000, 10, 27)])
 def test_never_fewer_cycles_than_macs_per_unit(dataflow, overlap, m, n, k):
@@ -79,7 +80,7 @@ def test_never_fewer_cycles_than_macs_per_unit(dataflow, overlap, m, n, k):
     assert dataflow.cycles(array, m, n, k) * array.macs_per_cycle >= m * n * k
 
 
-@pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary()])
+@pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary(), InputStationary()])
 def test_overlap_never_costs_cycles(dataflow):
     array = PEArraySpec(8, 4)
     serial = replace(array, overlap=False)
@@ -104,3 +105,11 @@ def test_groups_are_folds_of_their_own(dataflow, overlap):
     assert dataflow.cycles(array, 100, 1, 9, groups=16) == wide  # 7 columns of 8 stand idle
     for count in (dataflow.reads_bytes, dataflow.writes_bytes):
         assert count(array, 100, 1, 9, groups=16) == 16 * count(array, 100, 1, 9)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_groups_of_kept_inputs_are_folds_of_their_own(overlap):
+    """16 groups of 104 pixels take the folds of one of 16 * 104, a fold being 8 pixels wide."""
+    array = PEArraySpec(8, 8, overlap=overlap)
+    wide = InputStationary().cycles(array, 16 * 104, 8, 9)
+    assert InputStationary().cycles(array, 104, 8, 9, groups=16) == wide

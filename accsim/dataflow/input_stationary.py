@@ -1,0 +1,29 @@
+"""Input stationary: a PE keeps one input; weights stream through and sums fall down a column."""
+
+from dataclasses import dataclass
+
+from accsim.dataflow.base import Dataflow
+from accsim.dataflow.weight_stationary import WeightStationary
+
+_TRANSPOSED = WeightStationary()
+
+
+@dataclass(frozen=True)
+class InputStationary(Dataflow):
+    """A fold is ``rows x columns`` inputs, k by m; it streams all of n.
+
+    ``(x @ w)^T = w^T @ x^T``: the array is that of `WeightStationary`, with inputs in the place of
+    weights, so cycles and accesses are its own with m and n exchanged.
+    """
+
+    def cycles(self, array, m, n, k, groups=1):
+        return _TRANSPOSED.cycles(array, n, m, k, groups)
+
+    def reads_bytes(self, array, m, n, k, groups=1):
+        return _TRANSPOSED.reads_bytes(array, n, m, k, groups)
+
+    def writes_bytes(self, array, m, n, k, groups=1):
+        return _TRANSPOSED.writes_bytes(array, n, m, k, groups)
+
+    def output_word_bytes(self, array, k):
+        return _TRANSPOSED.output_word_bytes(array, k)
