@@ -79,9 +79,9 @@ class Numerics:
             "error_bits": (2, 16),
             "gradient_bits": (2, 32),
             "accumulator_bits": (8, 64),
-            "master_bits": (8, 24),
-            "momentum_bits": (8, 24),
-            "teacher_bits": (8, 24),
+            "master_bits": (2, 24),
+            "momentum_bits": (2, 24),
+            "teacher_bits": (2, 24),
             "lfsr_lanes": (1, 1024),
         }
         for name, (low, high) in ranges.items():

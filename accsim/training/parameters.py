@@ -160,19 +160,19 @@ def initial(network: Network, numerics: Numerics, seed: int) -> dict[str, Stored
     """Parameters at random start, from integers only.
 
     Weights are normal with variance ``2 / fan_in``, drawn as sums of 12 uniform 16-bit numbers;
-    scales are 1, shifts and biases 0; their range is 8, whatever the bits.
+    scales are 1, shifts and biases 0; their range is 8 from 4 bits on.
     Source: He et al., "Delving Deep into Rectifiers", ICCV 2015, eq. 10.
     """
     parameters = {}
-    vector_bits = norm.PARAMETER_BITS + numerics.master_bits - 16  # fractional
+    vector_bits = max(norm.PARAMETER_BITS + numerics.master_bits - 16, 0)  # fractional
     type_ = word_type(numerics.master_bits)
     for node in network.nodes:
         if node.weights:
             deviation = isqrt((2 << 32) // prod(node.weight_shape[:-1]))  # 16 fractional bits
             wide = _normal(node.weights, random_key(seed, node.index)) * deviation >> 16
-            bits = numerics.master_bits - 1 - HEADROOM_BITS
+            bits = numerics.master_bits - 1 - min(HEADROOM_BITS, numerics.master_bits - 2)
             frac_bits = 16 + bits - int(np.abs(wide).max()).bit_length()
-            values: np.ndarray = (wide << frac_bits >> 16).astype(type_).reshape(node.weight_shape)
+            values: np.ndarray = _scaled(wide, frac_bits).astype(type_).reshape(node.weight_shape)
             largest = int(np.abs(values).max())
             parameters[weight_name(node)] = Stored(values, frac_bits, largest)
         if isinstance(node.layer, BatchNorm):
@@ -187,6 +187,11 @@ def initial(network: Network, numerics: Numerics, seed: int) -> dict[str, Stored
         for stored in parameters.values():
             stored.residual = np.zeros(stored.values.size, np.int16)
     return parameters
+
+
+def _scaled(wide: np.ndarray, frac_bits: int) -> np.ndarray:
+    """Integers of 16 fractional bits with `frac_bits` of them, the rest cut off."""
+    return wide << max(frac_bits - 16, 0) >> max(16 - frac_bits, 0)
 
 
 def _filled(count: int, value: int, frac_bits: int, type_: type) -> Stored:

@@ -306,6 +306,20 @@ def test_scales_start_at_one_and_reach_eight_in_any_bits(bits, network):
     assert limit(bits) / 2**stored.frac_bits == pytest.approx(8, rel=0.01)
 
 
+@pytest.mark.parametrize("bits", [2, 3, 5])
+def test_the_narrowest_stores_keep_their_limits(bits, network, dataset, follow, clock):
+    """Master, momentum and teacher of few bits: every word is a code of its format."""
+    numerics = Numerics(master_bits=bits, momentum_bits=bits, teacher_bits=bits)
+    learner, _, _ = train(MeanTeacher(), network, dataset, follow, clock, 3, numerics)
+    for tensors in (learner.student.parameters, learner.stored):
+        assert all(np.abs(stored.values).max() <= limit(bits) for stored in tensors.values())
+    assert all(
+        np.abs(kept.values).max() <= limit(bits) for kept in learner.student.momenta.values()
+    )
+    weights = [s for name, s in learner.student.parameters.items() if name.endswith("weight")]
+    assert all(np.abs(stored.values).max() > 0 for stored in weights)
+
+
 def test_without_a_learning_rate_nothing_moves(network, dataset, follow, clock):
     rule = replace(MeanTeacher(), optimizer=Sgd(learning_rate=0.0))
     start = rule.start(network, Numerics(), follow, 3, seed=4)
@@ -346,7 +360,7 @@ def test_learning_rate_falls_linearly_to_the_last_step():
         (lambda: Numerics(lfsr_bits=24), "lfsr_bits must be 16 or 32, not 24"),
         (lambda: Numerics(gradient_bits=20), "gradient_bits must be 2 to 16, or 32, not 20"),
         (lambda: Numerics(lfsr_lanes=0), "lfsr_lanes must be 1 to 1024, not 0"),
-        (lambda: Numerics(teacher_bits=25), "teacher_bits must be 8 to 24, not 25"),
+        (lambda: Numerics(teacher_bits=25), "teacher_bits must be 2 to 24, not 25"),
         (
             lambda: Numerics(momentum_bits=24, master_bits=8),
             r"momentum_bits must be at most master_bits \+ 12 \(20\), not 24",
