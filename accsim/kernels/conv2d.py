@@ -1054,7 +1054,7 @@ def _merged(x) -> np.ndarray:
     """Maps of a pointwise product in few large images, so that small maps fill the tiles."""
     images, height, width, channels = x.shape
     parts = PARTS if images % PARTS == 0 else 1
-    return x.reshape(parts, images // parts * height * width, 1, channels)
+    return x.reshape(parts, 1, images // parts * height * width, channels)
 
 
 def _round_up(count: int, multiple: int) -> int:
