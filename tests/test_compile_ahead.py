@@ -9,7 +9,7 @@ import pytest
 from accsim import compile_ahead
 from accsim.data.stream import Batch
 from accsim.hardware.dram_recall import advance_recalling
-from accsim.kernels import conv2d, norm, pooling, update
+from accsim.kernels import conv2d, norm, operands, pooling, update
 from accsim.network import Shape
 from accsim.numerics import Numerics
 from accsim.passes import Blend
@@ -26,7 +26,7 @@ def test_a_training_step_needs_the_kernels_in_the_same_types():
     learner.step(Batch(images, np.zeros(4, np.int64), images, images, -5, 0, 0))
     kernels = [
         advance_recalling, update._sgd_chunk, update._average_chunk, conv2d.correlate,
-        conv2d.interleave_images, conv2d.output_sums, norm._activation_error, norm._denormalise,
+        operands.interleave_images, conv2d.output_sums, norm._activation_error, norm._denormalise,
         pooling.route,
     ]  # fmt: skip
     before = [set(kernel.signatures) for kernel in kernels]

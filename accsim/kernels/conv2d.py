@@ -25,17 +25,24 @@ from accsim.kernels.gemm import (
     ROWS,
     SUM_LIMIT,
     WORD,
-    interleave_vector,
     multiply_narrow_tile,
     multiply_wide_tile,
     round_vectors,
+)
+from accsim.kernels.operands import (
+    HIGH_BITS,
+    carrier,
+    interleave_images,
+    pack,
+    pad_map,
+    split_bytes,
+    stacked,
 )
 
 PARTS = 8  # of the pixels of a pointwise product; fixed, whatever the threads
 BLOCK_PIXELS = 64  # outputs that go through a panel of weights before the next is loaded
 CHANNEL_BLOCK = 16  # channels of the input whose weight gradients are summed together
 RUN_PIXELS = 96  # pixels of a run of which both operands stay in the first-level cache
-HIGH_BITS = 8  # a 16-bit right operand may be split: value = high * 2**8 + low
 LEAST_AT_ONCE = 32  # products of one 32-bit sum below which the right operand is split
 
 
@@ -188,7 +195,7 @@ def _convolve(
         sums = plan_sums(terms, *limits, accumulator_bits, norm)
     group = WORD // weights.itemsize
     channels = _round_up(x.shape[3], group)
-    padded = pad_map(x, _carrier(bytes_), *borders, dilation, channels)
+    padded = pad_map(x, carrier(bytes_), *borders, dilation, channels)
     lanes = _lanes(shape[3] // groups)
     packed, starts, corrections = pack(weights, flipped, groups, sums.planes, channels, lanes)
     fine = np.zeros(corrections.shape[2], np.int32)
@@ -229,10 +236,10 @@ def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32, groups=
     offset = BYTE_OFFSET if bytes_ else 0
     lanes = _lanes(outputs // groups)
     block = min(CHANNEL_BLOCK, x.shape[3])
-    left = interleave_images(x, _carrier(bytes_), offset, padding, block)
-    right = _stacked(
+    left = interleave_images(x, carrier(bytes_), offset, padding, block)
+    right = stacked(
         [
-            interleave_images(part, _carrier(bytes_), 0, 0, lanes)
+            interleave_images(part, carrier(bytes_), 0, 0, lanes)
             for part in (split_bytes(dy) if sums.planes == 2 else (dy,))
         ]
     )
@@ -252,55 +259,6 @@ def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32, groups=
     return round_shift(totals, shift).astype(np.int32), shift, overflowed
 
 
-@njit(cache=True, parallel=True)
-def pad_map(x, carrier, top, left, bottom, right, dilation, channels):
-    """Map with a border, zeros between its pixels and more channels, as a left operand.
-
-    Parameters
-    ----------
-    x : int8 or int16 [N, H, W, C]
-    carrier : empty array of the result's type: uint8 for bytes, which get 128 added, or int16
-    top, left, bottom, right : zero rows and columns around it
-    dilation : distance of two pixels of `x` in the result, 1 for none between
-    channels : C or more; the rest is zero
-
-    Returns
-    -------
-    [N, top + (H-1)*dilation + 1 + bottom, left + (W-1)*dilation + 1 + right, channels]
-    """
-    images, height, width, _used = x.shape
-    offset = BYTE_OFFSET if carrier.itemsize == 1 else 0
-    rows = top + (height - 1) * dilation + 1 + bottom
-    columns = left + (width - 1) * dilation + 1 + right
-    padded = np.empty((images, rows, columns, channels), carrier.dtype)
-    for n in prange(images):
-        _pad_image(x[n], offset, top, left, dilation, padded[n])
-    return padded
-
-
-@njit(cache=True)
-def _pad_image(x, offset, top, left, dilation, padded):
-    height, width, used = x.shape
-    rows, _columns, channels = padded.shape
-    whole = used == channels and dilation == 1
-    for row in range(rows):
-        inside = row - top
-        if inside < 0 or inside >= (height - 1) * dilation + 1 or inside % dilation:
-            padded[row] = offset
-        elif whole:
-            padded[row, :left] = offset
-            padded[row, left + width :] = offset
-            source = x[inside].reshape(-1)
-            target = padded[row, left : left + width].reshape(-1)
-            for i in range(len(source)):
-                target[i] = source[i] + offset
-        else:
-            padded[row] = offset
-            for w in range(width):
-                for c in range(used):
-                    padded[row, left + w * dilation, c] = x[inside // dilation, w, c] + offset
-
-
 @njit(cache=True)
 def _overall(largest, fine, seen):
     """What a `Product` says of all images: largest magnitude, clipped outputs, overflows."""
@@ -311,185 +269,6 @@ def _overall(largest, fine, seen):
         saturated += seen[n, 0]
         overflowed += seen[n, 1]
     return most, saturated, overflowed
-
-
-def pack(weights, flipped, groups, planes, channels, lanes):
-    """Weights in the order in which the micro-kernel reads them, and what bytes' offsets add.
-
-    A tile of outputs meets the input channels of its own groups only, from `starts` on; where it
-    has several groups, zeros stand between channels and outputs that do not belong together.
-
-    Parameters
-    ----------
-    weights : int8 or int16 [R, S, C / groups, K]
-    flipped : for the backward-data convolution: taps rotated, C and K swapped
-    groups : of channels
-    planes : 2 to split 16-bit weights into low and high bytes, else 1
-    channels : C rounded up to a whole lane
-    lanes : columns of a tile, 16 or 32
-
-    Returns
-    -------
-    packed : uint32[planes, K/lanes, R, S, B/g, lanes] of g values each, g = 4 bytes or 2 words; B
-        input channels
-    starts : int64[K/lanes], the first of these channels
-    corrections : int32[R + 1, R + 1, K rounded up], 128 times the sum of each output's bytes in the
-        rows of taps from the first index to before the second; 0 for words
-    """
-    group = WORD // weights.itemsize
-    parts = split_bytes(weights) if planes == 2 else (weights,)
-    if flipped and groups == 1:
-        rest = ((0, 0),) * 3 + ((0, -weights.shape[3] % group),)
-        whole = [np.pad(part, rest) if rest[3][1] else part for part in parts]
-        packed = [_pack_flipped(part, part.view(np.uint32), lanes) for part in whole]
-        starts = np.zeros(packed[0][0].shape[0], np.int64)
-    else:
-        whole = [_flipped(part, groups) if flipped else part for part in parts]
-        starts, block = _blocks(whole[0], groups, channels, lanes)
-        packed = [_pack(part, groups, starts, block // group, lanes) for part in whole]
-    corrections = _between_rows(packed[0][1], weights.shape[0])
-    return _stacked([part for part, _ in packed]), starts, corrections
-
-
-@njit(cache=True)
-def _between_rows(sums, height):
-    """Sums of every range of rows of taps: [taps, K] -> [height + 1, height + 1, K]."""
-    width = len(sums) // height
-    between = np.zeros((height + 1, height + 1, sums.shape[1]), np.int32)
-    for first in range(height):
-        for last in range(first, height):
-            for k in range(sums.shape[1]):
-                total = between[first, last, k]
-                for tap in range(last * width, (last + 1) * width):
-                    total += sums[tap, k]
-                between[first, last + 1, k] = total
-    return between
-
-
-def _flipped(weights, groups):
-    """Weights of the backward-data convolution: [R, R, C / groups, K] -> [R, R, K / groups, C]."""
-    height, width, inputs, outputs = weights.shape
-    apart = weights[::-1, ::-1].reshape(height, width, inputs, groups, outputs // groups)
-    swapped = apart.transpose(0, 1, 4, 3, 2)
-    return np.ascontiguousarray(swapped).reshape(height, width, -1, groups * inputs)
-
-
-def _blocks(weights, groups, channels, lanes):
-    """First input channel of every tile of outputs, and how many it takes."""
-    inputs, outputs = weights.shape[2:]
-    if groups == 1:
-        return np.zeros(-(-outputs // lanes), np.int64), channels
-    of_group = outputs // groups
-    firsts = np.arange(0, outputs, lanes)
-    lasts = np.minimum(firsts + lanes, outputs) - 1
-    starts = firsts // of_group * inputs
-    block = int(((lasts // of_group + 1) * inputs - starts).max())
-    block = _round_up(block, WORD // weights.itemsize)
-    return np.minimum(starts, channels - block), block
-
-
-@njit(cache=True, parallel=True)
-def _pack(weights, groups, starts, words, lanes):
-    """`pack` of one plane, not flipped; what every row of taps adds to the corrections."""
-    height, width, _inputs, outputs = weights.shape
-    runs = _runs(groups, outputs, lanes)
-    packed = np.zeros((len(starts), height, width, words, lanes), np.uint32)
-    sums = np.zeros((height * width, len(starts) * lanes), np.int32)
-    for tap in prange(height * width):
-        r, s = tap // width, tap % width
-        _pack_tap(weights[r, s], runs, starts, lanes, packed[:, r, s], sums[tap])
-    return packed, sums
-
-
-@njit(cache=True)
-def _pack_tap(weights, runs, starts, lanes, packed, sums):
-    """One tap of `_pack`: [C / groups, K] -> [tiles, words, lanes]."""
-    inputs = len(weights)
-    group = WORD // weights.itemsize
-    for i in range(len(runs)):
-        first, last, place = runs[i, 0], runs[i, 1], runs[i, 2] * inputs
-        place -= starts[first // lanes]
-        line = np.zeros(last - first, np.uint32)
-        for word in range(place // group, (place + inputs - 1) // group + 1):
-            line[:] = 0
-            for c in range(max(word * group, place), min((word + 1) * group, place + inputs)):
-                source = weights[c - place, first:last]
-                _pack_channel(source, 8 * weights.itemsize, c % group, line, sums[first:])
-            done = 0
-            while done < len(line):
-                tile, lane = (first + done) // lanes, (first + done) % lanes
-                row = packed[tile, word]
-                part = min(len(line) - done, lanes - lane)
-                for k in range(part):
-                    row[np.uint64(lane + k)] = line[np.uint64(done + k)]
-                done += part
-
-
-@njit(cache=True)
-def _runs(groups, outputs, lanes):
-    """Runs of outputs that meet the same channels: first, last + 1, and their group.
-
-    Of several groups, a run stays in its tile; int64[runs, 3]
-    """
-    if groups == 1:
-        return np.array([[0, outputs, 0]])
-    of_group = outputs // groups
-    runs = []
-    first = 0
-    while first < outputs:
-        last = min((first // of_group + 1) * of_group, (first // lanes + 1) * lanes, outputs)
-        runs.append((first, last, first // of_group))
-        first = last
-    return np.array(runs)
-
-
-@njit(cache=True)
-def _pack_channel(source, bits, place, packed, corrections):
-    """Values of one channel into their place in the words, and what their offset adds."""
-    mask = np.uint32(0xFF if bits == 8 else 0xFFFF)
-    offset = np.int32(BYTE_OFFSET if bits == 8 else 0)
-    left = np.uint32(bits * place)
-    for k in range(len(packed)):
-        packed[k] |= np.uint32(np.uint32(np.uint32(source[k]) & mask) << left)
-        corrections[k] = np.int32(corrections[k] + np.int32(offset * np.int32(source[k])))
-
-
-@njit(cache=True, parallel=True)
-def _pack_flipped(weights, words, lanes):
-    """`pack` of one plane of one group, flipped; `words` are the same memory, whole lanes."""
-    height, width, inputs, groups = words.shape
-    tiles = (inputs + lanes - 1) // lanes
-    packed = np.zeros((tiles, height, width, groups, lanes), np.uint32)
-    corrections = np.zeros((height, tiles * lanes), np.int32)
-    for t in prange(tiles):
-        _pack_flipped_tile(weights, words, t * lanes, packed[t], corrections)
-    return packed, corrections
-
-
-@njit(cache=True)
-def _pack_flipped_tile(weights, words, start, packed, corrections):
-    """One tile of `_pack_flipped`."""
-    height, width, groups, lanes = packed.shape
-    used = min(lanes, words.shape[2] - start)
-    for r in range(height):
-        for s in range(width):
-            r_source, s_source = height - 1 - r, width - 1 - s
-            block = words[r_source, s_source, start : start + used]
-            for g in range(groups):
-                for lane in range(used):
-                    packed[r, s, g, np.uint64(lane)] = block[np.uint64(lane), g]
-            if weights.itemsize == 1:
-                for lane in range(used):
-                    row = weights[r_source, s_source, start + lane]
-                    corrections[r, start + lane] += BYTE_OFFSET * _sum(row)
-
-
-@njit(cache=True)
-def _sum(row):
-    total = np.int32(0)
-    for k in range(len(row)):
-        total = np.int32(total + np.int32(row[k]))
-    return total
 
 
 def largest_norm(weights, flipped, groups) -> int:
@@ -506,8 +285,8 @@ def convolve(padded, packed, starts, corrections, inside, stride, shifts, key, l
 
     Parameters
     ----------
-    padded : uint8 or int16 [N, H, W, C], see `pad_map`
-    packed, starts, corrections : see `pack`; one plane
+    padded : uint8 or int16 [N, H, W, C], see `operands.pad_map`
+    packed, starts, corrections : see `operands.pack`; one plane
     inside : first row of `padded` that is no border, and the first that is again
     stride : step of the window
     shifts : int32[K rounded up], the right shift of every output
@@ -859,57 +638,6 @@ def wrap(totals, bits):
     return wrapped, overflowed
 
 
-@njit(cache=True, parallel=True)
-def interleave_images(x, carrier, offset, border, block):
-    """Blocks of channels, with groups of images side by side in 32-bit lanes.
-
-    Parameters
-    ----------
-    x : int8 or int16 [N, H, W, C]
-    carrier : empty array of the result's type
-    offset : added to every value: 128 for bytes of a left operand, else 0
-    border : zero rows and columns around the map
-    block : channels of a block: 16, 32, or at most as many as there are
-
-    Returns
-    -------
-    [ceil(C/block), ceil(N/g), border + H + border, border + W + border, block, g], g = 4 bytes or 2
-        words; channels beyond C are zero
-    """
-    images, height, width, channels = x.shape
-    group = WORD // carrier.itemsize
-    groups = (images + group - 1) // group
-    blocks = (channels + block - 1) // block
-    shape = (blocks, groups, height + 2 * border, width + 2 * border, block, group)
-    mixed = np.empty(shape, carrier.dtype)
-    for g in prange(groups):
-        _interleave_group(x, g, offset, border, mixed)
-    return mixed
-
-
-@njit(cache=True)
-def _interleave_group(x, g, offset, border, mixed):
-    """Group `g` of images of `interleave_images`."""
-    images, height, width, channels = x.shape
-    blocks, _groups, _rows, _columns, block, group = mixed.shape
-    first = g * group
-    if border or first + group > images or blocks * block > channels:
-        for b in range(blocks):
-            mixed[b, g].reshape(-1)[:] = offset
-    whole = channels - channels % LANES if first + group <= images else 0
-    image = height * width * channels
-    for h in range(height):
-        for w in range(width):
-            pixel = ((first * height + h) * width + w) * channels
-            for c in range(0, whole, LANES):
-                target = mixed[c // block, g, border + h, border + w]
-                interleave_vector(x, pixel + c, image, offset, target, c % block * group)
-            for c in range(whole, channels):
-                target = mixed[c // block, g, border + h, border + w, c % block]
-                for i in range(min(group, images - first)):
-                    target[i] = x[first + i, h, w, c] + offset
-
-
 @njit(cache=True)
 def output_sums(dy):
     """Sum of the errors of every output channel: [N, P, Q, K] -> int64[K]."""
@@ -933,7 +661,7 @@ def correlate(x, dy, corrections, stride, groups, steps, gradient):
 
     Parameters
     ----------
-    x : [B, G, H, W, block, g], see `interleave_images`, padded, a left operand
+    x : [B, G, H, W, block, g], see `operands.interleave_images`, padded, a left operand
     dy : [planes, K/lanes, G, P, Q, lanes, g], interleaved, a right operand
     corrections : int64[K], what the left operand's offset adds
     stride : of the layer's window
@@ -1024,24 +752,9 @@ def _correlate_block(x, dy, starts, stride, r, kernel, steps, gradient):
     return sums
 
 
-def _stacked(planes):
-    """Planes as one array; a single one is not copied."""
-    return planes[0][None] if len(planes) == 1 else np.stack(planes)
-
-
-def split_bytes(values):
-    """Low and high parts of 16-bit integers: ``values = high * 2**8 + low``, both int16."""
-    return values & np.int16((1 << HIGH_BITS) - 1), values >> np.int16(HIGH_BITS)
-
-
 def _limits(a, b) -> tuple[int, int]:
     """Largest magnitudes that the operands' types hold."""
     return limit_of(8 * a.itemsize), limit_of(8 * b.itemsize)
-
-
-def _carrier(bytes_: bool) -> np.ndarray:
-    """Empty array of the type that an operand has: bytes, signed ones too, or 16-bit words."""
-    return np.empty(0, np.uint8 if bytes_ else np.int16)
 
 
 def _lanes(outputs: int) -> int:
