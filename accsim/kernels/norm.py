@@ -194,10 +194,9 @@ def _product(a, b, shift):
     low = (carry << half_word) | (low & low_half)
     rounded = low + ((np.uint64(1) << np.uint64(shift - 1)) - np.uint64(negative))
     high += np.uint64(rounded < low)
-    if (high >> np.uint64(shift - 1)) != 0 or (high << np.uint64(64 - shift)) >> np.uint64(62) != 0:
-        size = np.int64(1) << 62
-    else:
-        size = np.int64((high << np.uint64(64 - shift)) | (rounded >> np.uint64(shift)))
+    bits = (high << np.uint64(64 - shift)) | (rounded >> np.uint64(shift))
+    saturated = (high >> np.uint64(shift - 1)) != 0 or (bits >> np.uint64(62)) != 0
+    size = np.int64(1) << 62 if saturated else np.int64(bits)
     return -size if negative else size
 
 

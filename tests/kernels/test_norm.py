@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from accsim.kernels import norm
@@ -48,6 +48,7 @@ def channels_last(tensor):
 
 
 @given(WIDE, WIDE, st.integers(1, 63))
+@example(2**32, 2**31 + 1, 1)
 def test_product_has_128_bits(a, b, shift):
     exact = (a * b + 2 ** (shift - 1)) >> shift
     assert norm._product(a, b, shift) == min(max(exact, -(2**62)), 2**62)
