@@ -6,27 +6,60 @@ from dataclasses import dataclass
 from accsim.hardware.pe_array import PEArraySpec
 
 
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """``groups`` matrix products ``(m, k) @ (k, n)``, one after the other without a pause.
+
+    A convolution of `taps` kernel positions is a product whose k is taps times input channels and
+    whose m are pixels; with `of_weights` it is that of backward_weight: m is taps times input
+    channels, k are pixels. Raises ValueError for an extent below 1 and for taps that do not
+    divide theirs.
+    """
+
+    m: int
+    n: int
+    k: int
+    groups: int = 1  # no fold holds a part of two
+    taps: int = 1
+    of_weights: bool = False
+
+    def __post_init__(self):
+        for name in ("m", "n", "k", "groups", "taps"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} of a product must be at least 1, not {getattr(self, name)}"
+                )
+        if (self.m if self.of_weights else self.k) % self.taps:
+            extent = "m" if self.of_weights else "k"
+            raise ValueError(
+                f"{extent} of a product of {self.taps} taps must be a multiple of them, "
+                f"not {getattr(self, extent)}"
+            )
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all groups."""
+        return self.groups * self.m * self.n * self.k
+
+
 @dataclass(frozen=True)
 class Dataflow(ABC):
-    """Which operand of ``(m, k) @ (k, n)`` stays in the PE array while the others stream.
-
-    `groups` such products run one after the other without a pause: a fold holds one group's alone.
-    """
+    """Which operand of a product stays in the PE array while the others stream."""
 
     @property
     def name(self) -> str:
         return type(self).__name__
 
     @abstractmethod
-    def cycles(self, array: PEArraySpec, m: int, n: int, k: int, groups: int = 1) -> int:
+    def cycles(self, array: PEArraySpec, gemm: Gemm) -> int:
         """Cycles from the first operand to the last result, fill and drain counted."""
 
     @abstractmethod
-    def reads_bytes(self, array: PEArraySpec, m: int, n: int, k: int, groups: int = 1) -> int:
+    def reads_bytes(self, array: PEArraySpec, gemm: Gemm) -> int:
         """Bytes that the array reads from the input, weight and output buffers."""
 
     @abstractmethod
-    def writes_bytes(self, array: PEArraySpec, m: int, n: int, k: int, groups: int = 1) -> int:
+    def writes_bytes(self, array: PEArraySpec, gemm: Gemm) -> int:
         """Bytes that the array writes to the output buffer."""
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from accsim.dataflow.base import Dataflow
+from accsim.dataflow.base import Dataflow, Gemm
 from accsim.dataflow.weight_stationary import WeightStationary
 
 _TRANSPOSED = WeightStationary()
@@ -16,14 +16,19 @@ class InputStationary(Dataflow):
     weights, so cycles and accesses are its own with m and n exchanged.
     """
 
-    def cycles(self, array, m, n, k, groups=1):
-        return _TRANSPOSED.cycles(array, n, m, k, groups)
+    def cycles(self, array, gemm):
+        return _TRANSPOSED.cycles(array, _transposed(gemm))
 
-    def reads_bytes(self, array, m, n, k, groups=1):
-        return _TRANSPOSED.reads_bytes(array, n, m, k, groups)
+    def reads_bytes(self, array, gemm):
+        return _TRANSPOSED.reads_bytes(array, _transposed(gemm))
 
-    def writes_bytes(self, array, m, n, k, groups=1):
-        return _TRANSPOSED.writes_bytes(array, n, m, k, groups)
+    def writes_bytes(self, array, gemm):
+        return _TRANSPOSED.writes_bytes(array, _transposed(gemm))
 
     def output_word_bytes(self, array, k):
         return _TRANSPOSED.output_word_bytes(array, k)
+
+
+def _transposed(gemm: Gemm) -> Gemm:
+    """The product whose result is the transpose; of a plain matrix product, which has no taps."""
+    return Gemm(gemm.n, gemm.m, gemm.k, gemm.groups)

@@ -16,20 +16,22 @@ class OutputStationary(Dataflow):
     sums leave through the rows while the next fold streams.
     """
 
-    def cycles(self, array, m, n, k, groups=1):
+    def cycles(self, array, gemm):
+        m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups
         folds = groups * ceil_div(m, array.rows) * ceil_div(n, array.columns)
         one_fold = k + 2 * array.rows + array.columns + 3
         if array.overlap:
             return one_fold + (folds - 1) * max(k, array.rows)
         return folds * one_fold
 
-    def reads_bytes(self, array, m, n, k, groups=1):
+    def reads_bytes(self, array, gemm):
+        m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups
         inputs = m * k * ceil_div(n, array.columns)
         weights = k * n * ceil_div(m, array.rows)
         return groups * (inputs + weights) * array.operand_bytes
 
-    def writes_bytes(self, array, m, n, k, groups=1):
-        return groups * m * n * array.operand_bytes
+    def writes_bytes(self, array, gemm):
+        return gemm.groups * gemm.m * gemm.n * array.operand_bytes
 
     def output_word_bytes(self, array, k):
         return array.operand_bytes

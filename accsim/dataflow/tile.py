@@ -8,7 +8,7 @@ one fits, else over bands of rows, which are read with the halo that the kernel 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from accsim.dataflow.base import Dataflow
+from accsim.dataflow.base import Dataflow, Gemm
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.hardware.buffer import BufferSpec
 from accsim.network import Shape
@@ -358,19 +358,20 @@ class Product:
                     frees.append("input")
             m = piece.samples * piece.rows * self.target_shape.width
             n, groups = products(channels, self.groups, block)
+            gemm = Gemm(m, n, self.k, groups, self.window.kernel**2)
             target = m * n * groups * (self.target.tensor.sample_bytes // self.target_shape.size)
             stores = (Transfer(self.target.tensor, written, target),)
             written += target
             tally.add(loads, early, () if self.target.on_chip else stores)
             tiles.append(
                 Tile(
-                    cycles=dataflow.cycles(array, m, n, self.k, groups),
-                    macs=m * n * self.k * groups,
+                    cycles=dataflow.cycles(array, gemm),
+                    macs=gemm.macs,
                     vector_operations=blended,
-                    buffer_read_bytes=dataflow.reads_bytes(array, m, n, self.k, groups)
+                    buffer_read_bytes=dataflow.reads_bytes(array, gemm)
                     + sum(t.size_bytes for t in early)
                     + (0 if self.target.on_chip else target),
-                    buffer_write_bytes=dataflow.writes_bytes(array, m, n, self.k, groups)
+                    buffer_write_bytes=dataflow.writes_bytes(array, gemm)
                     + sum(t.size_bytes for t in loads),
                     loads=tuple(loads),
                     early_stores=early,
@@ -481,13 +482,14 @@ class GradientProduct:
                 )
                 tally.add(loads, (), stores)
                 k = piece.samples * piece.rows * self.error_shape.width
+                gemm = Gemm(self.m, n, k, groups, self.window.kernel**2, of_weights=True)
                 moved = sum(t.size_bytes for t in loads)
                 grown = 0 if piece is pieces[0] else sums  # partial sums read back
                 tiles.append(
                     Tile(
-                        cycles=dataflow.cycles(array, self.m, n, k, groups),
-                        macs=self.m * n * k * groups,
-                        buffer_read_bytes=dataflow.reads_bytes(array, self.m, n, k, groups)
+                        cycles=dataflow.cycles(array, gemm),
+                        macs=gemm.macs,
+                        buffer_read_bytes=dataflow.reads_bytes(array, gemm)
                         + grown
                         + (size if spill else 0),
                         buffer_write_bytes=moved + (size if last else sums),

@@ -16,20 +16,23 @@ class WeightStationary(Dataflow):
     more than `rows` of k are partial: they wait in the output buffer as accumulator words.
     """
 
-    def cycles(self, array, m, n, k, groups=1):
+    def cycles(self, array, gemm):
+        m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups
         folds = groups * ceil_div(k, array.rows) * ceil_div(n, array.columns)
         stream = m + array.rows + array.columns + 5
         if array.overlap:
             return array.rows + (folds - 1) * max(m, array.rows) + stream
         return folds * (array.rows + stream)
 
-    def reads_bytes(self, array, m, n, k, groups=1):
+    def reads_bytes(self, array, gemm):
+        m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups
         inputs = m * k * ceil_div(n, array.columns) * array.operand_bytes
         weights = k * n * array.operand_bytes
         sums = m * n * (ceil_div(k, array.rows) - 1) * array.accumulator_bytes
         return groups * (inputs + weights + sums)
 
-    def writes_bytes(self, array, m, n, k, groups=1):
+    def writes_bytes(self, array, gemm):
+        m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups
         return groups * m * n * ceil_div(k, array.rows) * self.output_word_bytes(array, k)
 
     def output_word_bytes(self, array, k):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from accsim.dataflow.base import Gemm
 from accsim.dataflow.input_stationary import InputStationary
 from accsim.dataflow.output_stationary import OutputStationary
 from accsim.dataflow.weight_stationary import WeightStationary
@@ -31,13 +32,13 @@ def scalesim_rows():
     ],
 )
 def test_cycles_of_a_196_64_576_product_are_those_of_the_verilator_run(dataflow, size, cycles):
-    assert dataflow.cycles(PEArraySpec(size, size), 196, 64, 576) == cycles
+    assert dataflow.cycles(PEArraySpec(size, size), Gemm(196, 64, 576)) == cycles
 
 
 def test_cycles_of_a_small_product_are_those_of_the_verilator_run():
     array = PEArraySpec(4, 4)
-    assert OutputStationary().cycles(array, 16, 16, 16) == 271
-    assert OutputStationary().cycles(replace(array, overlap=False), 16, 16, 16) == 496
+    assert OutputStationary().cycles(array, Gemm(16, 16, 16)) == 271
+    assert OutputStationary().cycles(replace(array, overlap=False), Gemm(16, 16, 16)) == 496
 
 
 @pytest.mark.parametrize("row", scalesim_rows(), ids=lambda row: "-".join(list(row.values())[:7]))
@@ -56,7 +57,7 @@ def test_serial_cycles_are_those_of_scalesim_and_what_it_leaves_out(row):
         dataflow, across = stationary[row["dataflow"]]
         folds, left_out = ceil_div(k, rows) * ceil_div(across, columns), 7
     expected = int(row["compute_cycles"]) + folds * left_out
-    assert dataflow.cycles(array, m, n, k) == expected
+    assert dataflow.cycles(array, Gemm(m, n, k)) == expected
 
 
 @pytest.mark.parametrize("row", scalesim_rows(), ids=lambda row: "-".join(list(row.values())[:7]))
@@ -65,11 +66,11 @@ def test_operand_reads_are_those_of_scalesim(row):
     array = PEArraySpec(int(row["array_rows"]), int(row["array_cols"]))
     expected = int(row["ifmap_sram_reads_words"]) + int(row["filter_sram_reads_words"])
     if row["dataflow"] == "os":
-        assert OutputStationary().reads_bytes(array, m, n, k) == expected
+        assert OutputStationary().reads_bytes(array, Gemm(m, n, k)) == expected
     else:  # partial sums come back from the output buffer; SCALE-Sim does not count them
         sums = m * n * (ceil_div(k, array.rows) - 1) * 4
         dataflow = WeightStationary() if row["dataflow"] == "ws" else InputStationary()
-        assert dataflow.reads_bytes(array, m, n, k) == expected + sums
+        assert dataflow.reads_bytes(array, Gemm(m, n, k)) == expected + sums
 
 
 @pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary(), InputStationary()])
@@ -77,7 +78,7 @@ def test_operand_reads_are_those_of_scalesim(row):
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (5, 7, 3), (64, 64, 64), (1000, 10, 27)])
 def test_never_fewer_cycles_than_macs_per_unit(dataflow, overlap, m, n, k):
     array = PEArraySpec(8, 4, overlap=overlap)
-    assert dataflow.cycles(array, m, n, k) * array.macs_per_cycle >= m * n * k
+    assert dataflow.cycles(array, Gemm(m, n, k)) * array.macs_per_cycle >= m * n * k
 
 
 @pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary(), InputStationary()])
@@ -85,7 +86,7 @@ def test_overlap_never_costs_cycles(dataflow):
     array = PEArraySpec(8, 4)
     serial = replace(array, overlap=False)
     for m, n, k in [(1, 1, 1), (9, 9, 9), (3, 100, 2), (100, 3, 100)]:
-        assert dataflow.cycles(array, m, n, k) <= dataflow.cycles(serial, m, n, k)
+        assert dataflow.cycles(array, Gemm(m, n, k)) <= dataflow.cycles(serial, Gemm(m, n, k))
 
 
 def test_only_partial_sums_take_accumulator_words():
@@ -100,16 +101,16 @@ def test_only_partial_sums_take_accumulator_words():
 def test_groups_are_folds_of_their_own(dataflow, overlap):
     """A depthwise layer of 16 channels takes the folds of one that fills 16 arrays' columns."""
     array = PEArraySpec(8, 8, overlap=overlap)
-    wide = dataflow.cycles(array, 100, 16 * 8, 9)
-    assert dataflow.cycles(array, 100, 8, 9, groups=16) == wide
-    assert dataflow.cycles(array, 100, 1, 9, groups=16) == wide  # 7 columns of 8 stand idle
+    wide = dataflow.cycles(array, Gemm(100, 16 * 8, 9))
+    assert dataflow.cycles(array, Gemm(100, 8, 9, groups=16)) == wide
+    assert dataflow.cycles(array, Gemm(100, 1, 9, groups=16)) == wide  # 7 columns of 8 stand idle
     for count in (dataflow.reads_bytes, dataflow.writes_bytes):
-        assert count(array, 100, 1, 9, groups=16) == 16 * count(array, 100, 1, 9)
+        assert count(array, Gemm(100, 1, 9, groups=16)) == 16 * count(array, Gemm(100, 1, 9))
 
 
 @pytest.mark.parametrize("overlap", [True, False])
 def test_groups_of_kept_inputs_are_folds_of_their_own(overlap):
     """16 groups of 104 pixels take the folds of one of 16 * 104, a fold being 8 pixels wide."""
     array = PEArraySpec(8, 8, overlap=overlap)
-    wide = InputStationary().cycles(array, 16 * 104, 8, 9)
-    assert InputStationary().cycles(array, 104, 8, 9, groups=16) == wide
+    wide = InputStationary().cycles(array, Gemm(16 * 104, 8, 9))
+    assert InputStationary().cycles(array, Gemm(104, 8, 9, groups=16)) == wide
