@@ -42,6 +42,24 @@ class Gemm:
         return self.groups * self.m * self.n * self.k
 
 
+@dataclass(frozen=True, slots=True)
+class Accesses:
+    """Bytes that the PE array moves from and to the on-chip buffers, by buffer."""
+
+    input_read_bytes: int
+    weight_read_bytes: int
+    output_read_bytes: int  # partial sums that come back
+    output_write_bytes: int
+
+    @property
+    def read_bytes(self) -> int:
+        return self.input_read_bytes + self.weight_read_bytes + self.output_read_bytes
+
+    @property
+    def write_bytes(self) -> int:
+        return self.output_write_bytes
+
+
 @dataclass(frozen=True)
 class Dataflow(ABC):
     """Which operand of a product stays in the PE array while the others stream."""
@@ -55,12 +73,8 @@ class Dataflow(ABC):
         """Cycles from the first operand to the last result, fill and drain counted."""
 
     @abstractmethod
-    def reads_bytes(self, array: PEArraySpec, gemm: Gemm) -> int:
-        """Bytes that the array reads from the input, weight and output buffers."""
-
-    @abstractmethod
-    def writes_bytes(self, array: PEArraySpec, gemm: Gemm) -> int:
-        """Bytes that the array writes to the output buffer."""
+    def accesses(self, array: PEArraySpec, gemm: Gemm) -> Accesses:
+        """Bytes that the array moves from and to the on-chip buffers, all groups together."""
 
     @abstractmethod
     def output_word_bytes(self, array: PEArraySpec, k: int) -> int:

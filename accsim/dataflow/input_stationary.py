@@ -1,6 +1,6 @@
 """Input stationary: a PE keeps one input; weights stream through and sums fall down a column."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accsim.dataflow.base import Dataflow, Gemm
 from accsim.dataflow.weight_stationary import WeightStationary
@@ -19,11 +19,13 @@ class InputStationary(Dataflow):
     def cycles(self, array, gemm):
         return _TRANSPOSED.cycles(array, _transposed(gemm))
 
-    def reads_bytes(self, array, gemm):
-        return _TRANSPOSED.reads_bytes(array, _transposed(gemm))
-
-    def writes_bytes(self, array, gemm):
-        return _TRANSPOSED.writes_bytes(array, _transposed(gemm))
+    def accesses(self, array, gemm):
+        transposed = _TRANSPOSED.accesses(array, _transposed(gemm))
+        return replace(
+            transposed,
+            input_read_bytes=transposed.weight_read_bytes,
+            weight_read_bytes=transposed.input_read_bytes,
+        )
 
     def output_word_bytes(self, array, k):
         return _TRANSPOSED.output_word_bytes(array, k)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from accsim.dataflow.base import Dataflow
+from accsim.dataflow.base import Accesses, Dataflow
 from accsim.units import ceil_div
 
 
@@ -24,14 +24,14 @@ class OutputStationary(Dataflow):
             return one_fold + (folds - 1) * max(k, array.rows)
         return folds * one_fold
 
-    def reads_bytes(self, array, gemm):
-        m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups
-        inputs = m * k * ceil_div(n, array.columns)
-        weights = k * n * ceil_div(m, array.rows)
-        return groups * (inputs + weights) * array.operand_bytes
-
-    def writes_bytes(self, array, gemm):
-        return gemm.groups * gemm.m * gemm.n * array.operand_bytes
+    def accesses(self, array, gemm):
+        m, n, k, words = gemm.m, gemm.n, gemm.k, gemm.groups * array.operand_bytes
+        return Accesses(
+            input_read_bytes=m * k * ceil_div(n, array.columns) * words,
+            weight_read_bytes=k * n * ceil_div(m, array.rows) * words,
+            output_read_bytes=0,
+            output_write_bytes=m * n * words,
+        )
 
     def output_word_bytes(self, array, k):
         return array.operand_bytes

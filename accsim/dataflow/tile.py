@@ -368,10 +368,10 @@ class Product:
                     cycles=dataflow.cycles(array, gemm),
                     macs=gemm.macs,
                     vector_operations=blended,
-                    buffer_read_bytes=dataflow.reads_bytes(array, gemm)
+                    buffer_read_bytes=dataflow.accesses(array, gemm).read_bytes
                     + sum(t.size_bytes for t in early)
                     + (0 if self.target.on_chip else target),
-                    buffer_write_bytes=dataflow.writes_bytes(array, gemm)
+                    buffer_write_bytes=dataflow.accesses(array, gemm).write_bytes
                     + sum(t.size_bytes for t in loads),
                     loads=tuple(loads),
                     early_stores=early,
@@ -489,7 +489,7 @@ class GradientProduct:
                     Tile(
                         cycles=dataflow.cycles(array, gemm),
                         macs=gemm.macs,
-                        buffer_read_bytes=dataflow.reads_bytes(array, gemm)
+                        buffer_read_bytes=dataflow.accesses(array, gemm).read_bytes
                         + grown
                         + (size if spill else 0),
                         buffer_write_bytes=moved + (size if last else sums),

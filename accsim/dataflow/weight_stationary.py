@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from accsim.dataflow.base import Dataflow
+from accsim.dataflow.base import Accesses, Dataflow
 from accsim.units import ceil_div
 
 
@@ -24,16 +24,16 @@ class WeightStationary(Dataflow):
             return array.rows + (folds - 1) * max(m, array.rows) + stream
         return folds * (array.rows + stream)
 
-    def reads_bytes(self, array, gemm):
+    def accesses(self, array, gemm):
         m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups
-        inputs = m * k * ceil_div(n, array.columns) * array.operand_bytes
-        weights = k * n * array.operand_bytes
-        sums = m * n * (ceil_div(k, array.rows) - 1) * array.accumulator_bytes
-        return groups * (inputs + weights + sums)
-
-    def writes_bytes(self, array, gemm):
-        m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups
-        return groups * m * n * ceil_div(k, array.rows) * self.output_word_bytes(array, k)
+        folds_of_k = ceil_div(k, array.rows)
+        word = self.output_word_bytes(array, k)
+        return Accesses(
+            input_read_bytes=groups * m * k * ceil_div(n, array.columns) * array.operand_bytes,
+            weight_read_bytes=groups * k * n * array.operand_bytes,
+            output_read_bytes=groups * m * n * (folds_of_k - 1) * word,
+            output_write_bytes=groups * m * n * folds_of_k * word,
+        )
 
     def output_word_bytes(self, array, k):
         return array.accumulator_bytes if k > array.rows else array.operand_bytes
