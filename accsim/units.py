@@ -40,11 +40,6 @@ def watts_to_aj_per_ps(watts: float) -> int:
     return round(watts * AJ_PER_PS_PER_WATT)
 
 
-def megabits_to_bytes(megabits: float) -> int:
-    """Bytes of a memory of `megabits` (2**20 bits each), as device tables name it."""
-    return int(megabits * 2**20 / 8)
-
-
 def ceil_div(a: int, b: int) -> int:
     """Smallest whole number not below ``a / b``."""
     return -(-a // b)

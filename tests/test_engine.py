@@ -121,9 +121,7 @@ def test_a_single_slot_makes_load_and_compute_take_turns():
             for i in range(count)
         ]
 
-    single = replace(
-        MACHINE, buffers=replace(MACHINE.buffers, input=BufferSpec(1 << 16, double=False))
-    )
+    single = replace(MACHINE, buffers=replace(MACHINE.buffers, input=BufferSpec(1 << 16, slots=1)))
     twice = simulate([operation("pe_array", *tiles(4))], MACHINE)
     alone = simulate([operation("pe_array", *tiles(4))], single)
     # 6,400 bytes take 100 cycles at least: hidden behind the 200 of the tile before, or not
@@ -290,7 +288,7 @@ def test_small_and_odd_machines_neither_stall_for_ever_nor_lose_a_byte(network, 
     rng = random.Random(seed)
 
     def buffer():
-        return BufferSpec(rng.randrange(41_000, 90_000), rng.random() < 0.5)
+        return BufferSpec(rng.randrange(41_000, 90_000), 1 + (rng.random() < 0.5))
 
     machine = replace(
         MACHINE,

@@ -20,9 +20,5 @@ def test_joules_and_seconds_return_unchanged():
     assert units.seconds(units.seconds_to_ps(0.03)) == 0.03
 
 
-def test_eight_megabits_are_a_mebibyte():
-    assert units.megabits_to_bytes(8) == units.MIB
-
-
 def test_ceil_div_rounds_up_and_keeps_exact_quotients():
     assert [units.ceil_div(n, 4) for n in (0, 1, 4, 5, -5)] == [0, 1, 1, 2, -1]

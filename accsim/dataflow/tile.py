@@ -667,10 +667,10 @@ class WordSweep:
 def require(label: str, name: str, buffer: BufferSpec, needed_bytes: int) -> None:
     """Raise ValueError where `buffer` cannot hold the smallest tile of operation `label`."""
     if needed_bytes > buffer.tile_bytes:
-        half = " (half of it: it is double)" if buffer.double else ""
+        share = f" (1 of its {buffer.slots} slots)" if buffer.slots > 1 else ""
         raise ValueError(
             f"{name} buffer must hold one tile of {label}, {needed_bytes} bytes, "
-            f"not {buffer.tile_bytes}{half}; enlarge it or narrow the layer"
+            f"not {buffer.tile_bytes}{share}; enlarge it or narrow the layer"
         )
 
 

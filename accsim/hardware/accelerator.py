@@ -1,14 +1,15 @@
 """The whole machine: compute units, buffers, DMA and one DDR channel, checked against its board."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accsim.hardware.buffer import BufferSpec
 from accsim.hardware.dma import DmaSpec
 from accsim.hardware.dram import AddressMapping, DramSpec, RowColumnBank
 from accsim.hardware.dram_controller import Frfcfs
 from accsim.hardware.pe_array import PEArraySpec
+from accsim.hardware.resources import check
 from accsim.hardware.vector_unit import VectorUnitSpec
-from accsim.units import period_ps
+from accsim.units import KIB, period_ps
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,25 @@ class BoardSpec:
     name: str
     source: str  # the data sheets of the numbers below
     dsp_slices: int
-    memory_bytes: int  # block RAM and UltraRAM together
+    luts: int
+    flip_flops: int
+    bram36: int  # blocks of 36 Kib
+    uram: int  # blocks of 288 Kib
     static_watts: float  # device leakage, processor system and regulators, without the DDR
     static_watts_range: tuple[float, float]
 
     def __post_init__(self):
-        for name in ("dsp_slices", "memory_bytes"):
-            if getattr(self, name) < 1:
+        for name, least in (
+            ("dsp_slices", 1),
+            ("luts", 1),
+            ("flip_flops", 1),
+            ("bram36", 1),
+            ("uram", 0),
+        ):
+            if getattr(self, name) < least:
                 raise ValueError(
-                    f"{name} of board {self.name} must be at least 1, not {getattr(self, name)}"
+                    f"{name} of board {self.name} must be at least {least}, "
+                    f"not {getattr(self, name)}"
                 )
         low, high = self.static_watts_range
         if not 0 <= low <= self.static_watts <= high:
@@ -34,6 +45,11 @@ class BoardSpec:
                 f"static_watts of board {self.name} must be in its range {low} to {high}, "
                 f"not {self.static_watts}"
             )
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of data in block RAM and UltraRAM: 32 of 36 Kib and 256 of 288, no parity."""
+        return self.bram36 * 4 * KIB + self.uram * 32 * KIB
 
 
 @dataclass(frozen=True)
@@ -51,10 +67,19 @@ class BuffersSpec:
             raise ValueError(f"resident_bytes must be 0 or more, not {self.resident_bytes}")
 
     @property
+    def by_name(self) -> dict[str, BufferSpec]:
+        """All buffers; the resident maps lie in banks like those of the input buffer."""
+        named = {name: getattr(self, name) for name in ("input", "weight", "output", "gradient")}
+        if self.resident_bytes:
+            named["resident"] = replace(
+                self.input, capacity_bytes=self.resident_bytes, slots=1, memory=None
+            )
+        return named
+
+    @property
     def capacity_bytes(self) -> int:
         """Bytes of all buffers."""
-        streamed = (self.input, self.weight, self.output, self.gradient)
-        return sum(buffer.capacity_bytes for buffer in streamed) + self.resident_bytes
+        return sum(buffer.capacity_bytes for buffer in self.by_name.values())
 
 
 @dataclass(frozen=True)
@@ -62,8 +87,8 @@ class AcceleratorSpec:
     """One accelerator on one board.
 
     `sample_granule`: the samples of a backward pass are rounded up to a multiple of it; rejected
-    samples inside a granule are padded work. Raises ValueError for a clock below 1 MHz and for
-    units or buffers that the board has no room for.
+    samples inside a granule are padded work. Raises ValueError for a clock below 1 MHz, and with
+    `check_board` for more of a resource than the board has.
     """
 
     name: str
@@ -77,6 +102,7 @@ class AcceleratorSpec:
     sample_granule: int = 8
     address_mapping: AddressMapping = RowColumnBank()  # neighbouring bursts: other bank groups
     memory_controller: Frfcfs = Frfcfs()
+    check_board: bool = True  # refuse what the board has no room for
 
     def __post_init__(self):
         self.memory_controller.longest_wait_cycles(self.dram)  # there must be one
@@ -84,18 +110,8 @@ class AcceleratorSpec:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value}")
-        needed = self.pe_array.macs_per_cycle + self.vector_unit.lanes
-        if needed > self.board.dsp_slices:
-            raise ValueError(
-                f"units of the PE array and lanes of the vector unit must be at most the "
-                f"{self.board.dsp_slices} DSP slices of {self.board.name}, not {needed}; "
-                f"use fewer rows, columns or lanes"
-            )
-        if self.buffers.capacity_bytes > self.board.memory_bytes:
-            raise ValueError(
-                f"buffers must be at most the {self.board.memory_bytes} bytes of on-chip memory "
-                f"of {self.board.name}, not {self.buffers.capacity_bytes}; use smaller buffers"
-            )
+        if self.check_board:
+            check(self)
 
     @property
     def period_ps(self) -> int:

@@ -1,8 +1,9 @@
 """Whole machines, one literal each: a board, and an accelerator that fits it.
 
-Resources are the data sheets': one DSP slice is one PE or one vector lane. Static watts are
-estimates (no board publishes them for an idle accelerator): the one measured trainer on such a
-board, EF-Train on a ZCU102, draws 46.99 GFLOPS / 6.09 GFLOPS/W = 7.72 W in all at 100 MHz.
+Resources are the data sheets'. A buffer has ports for at least 4 bytes a cycle for each column of
+the PE array, the output buffer for 8: weight-stationary partial sums of 32 bits come and go. Static
+watts are estimates (no board publishes them for an idle accelerator): the one measured trainer on
+such a board, EF-Train on a ZCU102, draws 46.99 GFLOPS / 6.09 GFLOPS/W = 7.72 W in all at 100 MHz.
 """
 
 from accsim.hardware.accelerator import AcceleratorSpec, BoardSpec, BuffersSpec
@@ -11,7 +12,7 @@ from accsim.hardware.dma import DmaSpec
 from accsim.hardware.dram_parts import part
 from accsim.hardware.pe_array import PEArraySpec
 from accsim.hardware.vector_unit import VectorUnitSpec
-from accsim.units import KIB, megabits_to_bytes
+from accsim.units import KIB
 
 ZCU104 = AcceleratorSpec(
     name="ZCU104",
@@ -21,17 +22,20 @@ ZCU104 = AcceleratorSpec(
     buffers=BuffersSpec(
         input=BufferSpec(1024 * KIB),
         weight=BufferSpec(768 * KIB),
-        output=BufferSpec(1024 * KIB),
-        gradient=BufferSpec(512 * KIB, double=False),
+        output=BufferSpec(1024 * KIB, banks=32),
+        gradient=BufferSpec(384 * KIB, slots=1),
         resident_bytes=1024 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=64, write_bytes_per_cycle=64),
     dram=part("DDR4_2400_4Gb_x16"),  # UG1267: 2 GB, 64 bits, four chips at the processor system
     board=BoardSpec(
         name="ZCU104 (XCZU7EV)",
-        source="AMD DS891, Zynq UltraScale+ EV devices: 1,728 DSP, 11.0 Mb BRAM, 27.0 Mb URAM",
+        source="AMD DS891, Zynq UltraScale+ EV devices: ZU7EV",
         dsp_slices=1728,
-        memory_bytes=megabits_to_bytes(11.0 + 27.0),
+        luts=230_400,
+        flip_flops=460_800,
+        bram36=312,
+        uram=96,
         static_watts=3.0,
         static_watts_range=(1.5, 5.0),
     ),
@@ -43,19 +47,22 @@ ZCU102 = AcceleratorSpec(
     pe_array=PEArraySpec(rows=32, columns=64),
     vector_unit=VectorUnitSpec(lanes=64),
     buffers=BuffersSpec(
-        input=BufferSpec(768 * KIB),
-        weight=BufferSpec(768 * KIB),
-        output=BufferSpec(768 * KIB),
-        gradient=BufferSpec(640 * KIB, double=False),
-        resident_bytes=1024 * KIB,
+        input=BufferSpec(768 * KIB, banks=32),
+        weight=BufferSpec(768 * KIB, banks=32),
+        output=BufferSpec(512 * KIB, banks=64),
+        gradient=BufferSpec(512 * KIB, slots=1, banks=32),
+        resident_bytes=768 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=64, write_bytes_per_cycle=64),
     dram=part("DDR4_2400_8Gb_x16"),  # UG1182: 4 GB module, 64 bits, 8 Gb x16 chips
     board=BoardSpec(
         name="ZCU102 (XCZU9EG)",
-        source="AMD DS891, Zynq UltraScale+ EG devices: 2,520 DSP, 32.1 Mb BRAM",
+        source="AMD DS891, Zynq UltraScale+ EG devices: ZU9EG",
         dsp_slices=2520,
-        memory_bytes=megabits_to_bytes(32.1),
+        luts=274_080,
+        flip_flops=548_160,
+        bram36=912,
+        uram=0,
         static_watts=3.5,
         static_watts_range=(2.0, 5.5),
     ),
@@ -67,19 +74,22 @@ KV260 = AcceleratorSpec(
     pe_array=PEArraySpec(rows=32, columns=32),
     vector_unit=VectorUnitSpec(lanes=32),
     buffers=BuffersSpec(
-        input=BufferSpec(640 * KIB),
+        input=BufferSpec(512 * KIB),
         weight=BufferSpec(512 * KIB),
-        output=BufferSpec(640 * KIB),
-        gradient=BufferSpec(384 * KIB, double=False),
+        output=BufferSpec(512 * KIB, banks=32),
+        gradient=BufferSpec(512 * KIB, slots=1),
         resident_bytes=512 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=64, write_bytes_per_cycle=64),
     dram=part("DDR4_2400_8Gb_x16"),  # DS987: 4 GB, 64 bits
     board=BoardSpec(
         name="KV260 (XCK26)",
-        source="AMD DS987, Kria K26 SOM: 1,248 DSP, 144 BRAM (5.1 Mb), 64 URAM (18.0 Mb)",
+        source="AMD DS987, Kria K26 SOM",
         dsp_slices=1248,
-        memory_bytes=megabits_to_bytes(5.1 + 18.0),
+        luts=117_120,
+        flip_flops=234_240,
+        bram36=144,
+        uram=64,
         static_watts=2.5,
         static_watts_range=(1.5, 4.0),
     ),
@@ -91,10 +101,10 @@ ULTRA96 = AcceleratorSpec(
     pe_array=PEArraySpec(rows=16, columns=16),
     vector_unit=VectorUnitSpec(lanes=16),
     buffers=BuffersSpec(
-        input=BufferSpec(192 * KIB),
-        weight=BufferSpec(192 * KIB),
-        output=BufferSpec(192 * KIB),
-        gradient=BufferSpec(160 * KIB, double=False),
+        input=BufferSpec(128 * KIB, banks=8),
+        weight=BufferSpec(192 * KIB, banks=8),
+        output=BufferSpec(128 * KIB, banks=16),
+        gradient=BufferSpec(192 * KIB, slots=1, banks=8),
         resident_bytes=128 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=32, write_bytes_per_cycle=32),
@@ -102,9 +112,12 @@ ULTRA96 = AcceleratorSpec(
     dram=part("LPDDR4_2400_8Gb_x16"),
     board=BoardSpec(
         name="Ultra96 (XCZU3EG)",
-        source="AMD DS891, Zynq UltraScale+ EG devices: 360 DSP, 7.6 Mb BRAM",
+        source="AMD DS891, Zynq UltraScale+ EG devices: ZU3EG",
         dsp_slices=360,
-        memory_bytes=megabits_to_bytes(7.6),
+        luts=70_560,
+        flip_flops=141_120,
+        bram36=216,
+        uram=0,
         static_watts=2.0,
         static_watts_range=(1.0, 3.5),
     ),
@@ -116,19 +129,22 @@ PYNQ_Z2 = AcceleratorSpec(
     pe_array=PEArraySpec(rows=8, columns=16),
     vector_unit=VectorUnitSpec(lanes=8),
     buffers=BuffersSpec(
-        input=BufferSpec(128 * KIB),
-        weight=BufferSpec(128 * KIB),
-        output=BufferSpec(128 * KIB),
-        gradient=BufferSpec(128 * KIB, double=False),
+        input=BufferSpec(128 * KIB, banks=8),
+        weight=BufferSpec(128 * KIB, banks=8),
+        output=BufferSpec(128 * KIB, banks=16),
+        gradient=BufferSpec(96 * KIB, slots=1, banks=12),
         resident_bytes=64 * KIB,
     ),
     dma=DmaSpec(read_bytes_per_cycle=16, write_bytes_per_cycle=16),
     dram=part("DDR3_1050_4Gb_x16"),  # TUL PYNQ-Z2 reference manual: 512 MB, 16 bits, 1050 Mb/s
     board=BoardSpec(
         name="PYNQ-Z2 (XC7Z020)",
-        source="AMD DS190, Zynq-7000: 220 DSP, 4.9 Mb BRAM",
+        source="AMD DS190, Zynq-7000: Z-7020",
         dsp_slices=220,
-        memory_bytes=megabits_to_bytes(4.9),
+        luts=53_200,
+        flip_flops=106_400,
+        bram36=140,
+        uram=0,
         static_watts=1.5,
         static_watts_range=(0.8, 2.5),
     ),

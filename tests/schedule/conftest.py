@@ -35,7 +35,7 @@ def small_machine(machine):
         input=BufferSpec(8192),
         weight=BufferSpec(8192),
         output=BufferSpec(8192),
-        gradient=BufferSpec(5000, double=False),
+        gradient=BufferSpec(5000, slots=1),
     )
     array = replace(machine.pe_array, rows=8, columns=8)
     return replace(machine, buffers=buffers, pe_array=array)

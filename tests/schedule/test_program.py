@@ -339,7 +339,9 @@ def test_a_map_with_two_readers_sums_their_errors(lower, machine):
 )
 def test_a_buffer_too_small_for_one_tile_is_named(lower, machine, name, bytes_, message):
     network = Network("one", Shape(8, 8, 16), (Conv2d("conv", 1, 3, padding=1),))
-    buffers = replace(machine.buffers, **{name: BufferSpec(bytes_, double=name != "gradient")})
+    buffers = replace(
+        machine.buffers, **{name: BufferSpec(bytes_, slots=1 if name == "gradient" else 2)}
+    )
     # 3 x 3 x 16 weights; rows 0 and 1 of 8 x 16 bytes for the first row of output
     if name == "input":
         network = Network("one", Shape(8, 8, 16), (Conv2d("conv", 1, 1),))
