@@ -9,7 +9,7 @@ BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
 WORKLOAD ?= workloads/cifar_semi.py
 TEST_OPTIONS ?= -n 2
 
-.PHONY: help setup run test lint bench
+.PHONY: help setup run test rtl lint bench
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -23,6 +23,9 @@ run: $(VENV)/.run ## Train WORKLOAD on its simulated machine and print the repor
 
 test: $(VENV)/.test ## Run the tests
 	NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_OPTIONS)
+
+rtl: $(VENV)/.test ## Hold larger PE arrays against their RTL; takes a C++ compiler and a minute
+	$(BIN)/python -m pytest $(TEST_OPTIONS) -m scheduled tests/rtl
 
 lint: $(VENV)/.test ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
