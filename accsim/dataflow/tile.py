@@ -513,7 +513,7 @@ class Sweep:
     """One pass of the vector unit over maps, sample by sample, row by row."""
 
     label: str
-    kind: str  # normalise, reduce, apply, add, average, loss
+    kind: tuple[str, ...]  # steps of the vector unit, one after the other
     samples: int
     rows: int  # of the smallest map: bands are cut along it
     words: int  # of one sample
@@ -590,7 +590,7 @@ class WordSweep:
     """One pass of the vector unit over words, every operand in proportion: loss, update, ema."""
 
     label: str
-    kind: str
+    kind: tuple[str, ...]
     words: int
     reads: tuple[Operand, ...]
     writes: tuple[Operand, ...]

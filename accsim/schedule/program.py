@@ -1,5 +1,6 @@
 """A step as a list of operations: passes lowered layer by layer, then placed on chip and in DDR."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,15 +19,14 @@ from accsim.dataflow.tile import (
     WordSweep,
 )
 from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.hardware.vector_unit import operands
 from accsim.network import (
     IDENTITY,
     INPUT,
     Activate,
     Add,
-    AveragePool,
     BatchNorm,
     Conv2d,
-    GlobalAveragePool,
     MaxPool,
     Network,
     Node,
@@ -119,6 +119,7 @@ class Program:
         self._next_address = 0
         self._drafts: list[_Draft] = []
         self._outputs: dict[int, Tensor] = {}  # of the student's forward pass
+        self._step_inputs: dict[tuple[int, str], tuple[Tensor, ...]] = {}  # of its vector steps
         self._logits: dict[str, Tensor] = {}
         self._logit_error: Tensor | None = None
         stores = (
@@ -241,15 +242,30 @@ class Program:
                     ),
                 )  # fmt: skip
             else:
-                self._sweep(
-                    network, node, pass_name, _FORWARD_KINDS[type(node.layer)], samples,
-                    sources, (target,), node.input.size,
-                    rows=node.output.height, more_reads=kept, parameters=weights,
-                    whole=isinstance(node.layer, BatchNorm),
-                )  # fmt: skip
+                self._forward_on_lanes(network, node, samples, sources, target, kept, weights)
         self._logits[network] = outputs[self.network.nodes[-1].index]
         if network == "student":
             self._outputs = outputs
+
+    def _forward_on_lanes(self, network, node, samples, sources, target, kept, parameters) -> None:
+        """The passes of the vector unit that make `target` of `sources`."""
+        steps = _forward_steps(node)
+        for chain in self.accelerator.vector_unit.passes(steps, made=node.inputs != (INPUT,)):
+            tensors = {"input": sources, "parameters": kept}
+            made = operands(chain).writes
+            if chain[-1] == steps[-1]:
+                tensors["output"] = (target,)
+            elif made:
+                name, bits = f"{network}/{node.name}/{chain[-1]}", self.numerics.activation_bits
+                between = self._map(name, "activations", node.input, samples, bits)
+                tensors["output"] = (between,)
+            self._sweep(
+                network, node, f"{network}_forward", chain, samples, tensors,
+                parameters=parameters, whole="normalise" in chain, keeps=() if made else sources,
+            )  # fmt: skip
+            if network == "student":
+                self._step_inputs.update({(node.index, step): sources for step in chain})
+            sources = tensors.get("output", sources)
 
     def _parameters(self, network: str, node: Node, words: int, blend: bool) -> tuple[Tensor, ...]:
         if not words:
@@ -300,12 +316,13 @@ class Program:
             )  # fmt: skip
             writes = (self._logit_error,)
         words = sum(samples) * node.output.size
-        reads = (*logits, labels)
+        tensors = {"logits": tuple(logits), "labels": (labels,), "error": writes}
+        reads, writes = _by_role(("loss",), tensors)
 
         def job(use):
             return WordSweep(
                 label="loss",
-                kind="loss",
+                kind=("loss",),
                 words=words,
                 reads=tuple(use(tensor, tensor.samples) for tensor in reads),
                 writes=tuple(use(tensor, tensor.samples) for tensor in writes),
@@ -332,8 +349,9 @@ class Program:
             if len(arriving) > 1:
                 error = self._error(node, "sum", node.output, samples)
                 self._sweep(
-                    "student", node, "backward_data", "add", samples, tuple(arriving), (error,),
-                    len(arriving) * node.output.size,
+                    "student", node, "backward_data", ("add",), samples,
+                    {"input": tuple(arriving), "output": (error,)},
+                    words=len(arriving) * node.output.size,
                 )  # fmt: skip
             self._backward_node(node, error, errors, samples)
 
@@ -354,21 +372,21 @@ class Program:
         elif isinstance(node.layer, Add):
             if node.layer.activation != IDENTITY:
                 below = self._error(node, "input", node.input, samples)
-                self._sweep(
-                    "student", node, "backward_data", "add", samples,
-                    (error, self._outputs[node.index]), (below,), node.input.size,
-                )  # fmt: skip
+                self._back(node, "activate", error, below, samples, self._outputs[node.index])
                 error = below
             for index in wanted:
                 errors[index].append(error)
         elif wanted:
             below = self._error(node, "input", node.input, samples)
-            kind, again = _BACKWARD_KINDS[type(node.layer)]
-            reads = (error, self._outputs[wanted[0]]) if again else (error,)
-            self._sweep(
-                "student", node, "backward_data", kind, samples, reads, (below,), node.input.size
-            )
+            (step,) = _forward_steps(node)
+            self._back(node, step, error, below, samples)
             errors[wanted[0]].append(below)
+
+    def _back(self, node: Node, step: str, error, below, samples, saved=None) -> None:
+        """Undo `step` in a pass of its own: `error` of its output to `below`, of its input."""
+        inputs = (saved,) if saved else self._step_inputs[node.index, step]
+        tensors = {"error": (error,), "input": inputs, "below": (below,)}
+        self._sweep("student", node, "backward_data", (_BACK[step],), samples, tensors)
 
     def _backward_data(self, node: Node, error: Tensor, below: Tensor, samples: int) -> None:
         master = self._stores["weights", node.index]
@@ -435,21 +453,31 @@ class Program:
         def parameters(use):
             return Weights(((use(master, 1), master.size_bytes),), ())
 
-        # the sign of an activation and the place of a maximum are found again from the input
         layer = node.layer
         assert isinstance(layer, BatchNorm)
-        plain = layer.activation == IDENTITY and layer.max_pool == 1
-        reads = (error,) if layer.mean_only and plain else (error, saved)
+        back = tuple(step for step in ("pool", "activate") if step in _forward_steps(node))
+        if not self.accelerator.vector_unit.fused:
+            for step in back:
+                below = self._error(node, _BACK[step], node.input, samples)
+                self._back(node, step, error, below, samples)
+                error = below
+            back = ()
+        before = tuple(_BACK[step] for step in back)  # in both passes, from the saved input
+        tensors = {
+            "error": (error,),
+            "input": () if layer.mean_only and not before else (saved,),
+            "parameters": (master,),
+        }
         self._sweep(
-            "student", node, "backward_weight", "reduce", samples, reads, (),
-            node.input.size, rows=node.output.height, more_reads=(master,), parameters=parameters,
-            keeps=reads if node.inputs != (INPUT,) else (),
+            "student", node, "backward_weight", (*before, "reduce"), samples, tensors,
+            parameters=parameters,
+            keeps=(error, *tensors["input"]) if node.inputs != (INPUT,) else (),
         )  # fmt: skip
         if node.inputs != (INPUT,):
             below = self._error(node, "input", node.input, samples)
             self._sweep(
-                "student", node, "backward_data", "apply", samples, reads, (below,),
-                node.input.size, rows=node.output.height,
+                "student", node, "backward_data", (*before, "apply"), samples,
+                tensors | {"below": (below,)},
             )  # fmt: skip
             errors[node.inputs[0]].append(below)
         self._update(node, None)
@@ -458,24 +486,27 @@ class Program:
 
     def _update(self, node: Node, gradient: Tensor | None) -> None:
         """SGD with momentum; gradients of scale, shift and bias wait in registers."""
-        stores = (*self._kept("weights", node), *self._kept("momentum", node))
         words = node.weights + node.vector_words
-        exponents = (*self._narrowed("weights", node), *self._narrowed("backward", node))
-        writes = (*stores, *exponents)
+        tensors = {
+            "weights": self._kept("weights", node),
+            "momentum": self._kept("momentum", node),
+            "gradient": (gradient,) if gradient else (),
+        }
+        reads, stores = _by_role(("update",), tensors)
+        writes = (*stores, *self._narrowed("weights", node), *self._narrowed("backward", node))
 
         def job(use):
             operand = use(gradient, 1) if gradient else None
             spilled = (operand,) if operand and not operand.on_chip else ()
             return WordSweep(
                 label=f"{node.name}/update",
-                kind="update",
+                kind=("update",),
                 words=words,
                 reads=(*(use(tensor, 1) for tensor in stores), *spilled),
                 writes=tuple(use(tensor, 1) for tensor in writes),
                 gradient=operand if operand and operand.on_chip else None,
             )
 
-        reads = (*stores, gradient) if gradient else stores
         self._draft("student", node, "update", 0, reads, writes, job, words=words)
 
     def ema(self) -> None:
@@ -485,13 +516,14 @@ class Program:
             if not words:
                 continue
             master = self._stores["weights", node.index]
-            teacher = self._kept("teacher", node)
-            reads, writes = (master, *teacher), (*teacher, *self._narrowed("teacher", node))
+            tensors = {"weights": (master,), "teacher": self._kept("teacher", node)}
+            reads, stores = _by_role(("ema",), tensors)
+            writes = (*stores, *self._narrowed("teacher", node))
 
             def job(use, node=node, reads=reads, writes=writes, words=words):
                 return WordSweep(
                     label=f"{node.name}/ema",
-                    kind="ema",
+                    kind=("ema",),
                     words=words,
                     reads=tuple(use(tensor, 1) for tensor in reads),
                     writes=tuple(use(tensor, 1) for tensor in writes),
@@ -516,25 +548,29 @@ class Program:
         )
 
     def _sweep(
-        self, network, node, pass_name, kind, samples, reads, writes, words,
-        rows=None, more_reads=(), parameters=None, keeps=(), whole=False,
+        self, network, node, pass_name, chain, samples, tensors,
+        words=None, parameters=None, keeps=(), whole=False,
     ) -> None:  # fmt: skip
-        rows = rows or node.output.height
+        """One pass of the vector unit over maps: `tensors` by role."""
+        words = words or node.input.size
+        streamed, writes = _by_role(chain, tensors | {"parameters": ()})
+        held = "parameters" in operands(chain).reads
 
         def job(use):
             return Sweep(
                 label=f"{node.name}/{pass_name}",
-                kind=kind,
+                kind=chain,
                 samples=samples,
-                rows=rows,
+                rows=node.output.height,
                 words=words,
-                reads=tuple(use(tensor, samples, whole) for tensor in reads),
+                reads=tuple(use(tensor, samples, whole) for tensor in streamed),
                 writes=tuple(use(tensor, samples) for tensor in writes),
-                parameters=parameters(use) if parameters else Weights((), ()),
+                parameters=parameters(use) if held else Weights((), ()),
             )
 
+        reads = (*streamed, *tensors["parameters"]) if held else streamed
         self._draft(
-            network, node, pass_name, samples, (*reads, *more_reads), writes, job,
+            network, node, pass_name, samples, reads, writes, job,
             words=words * samples, keeps=keeps,
         )  # fmt: skip
 
@@ -621,20 +657,34 @@ class Program:
         return resident, kept
 
 
-_FORWARD_KINDS = {  # operations of the vector unit
-    BatchNorm: "normalise",
-    MaxPool: "normalise",  # its running maximum
-    AveragePool: "average",
-    GlobalAveragePool: "average",
-    Add: "add",
-    Activate: "add",  # to nothing
-}
-_BACKWARD_KINDS = {  # and whether the input is read again
-    MaxPool: ("apply", True),  # routed to where the maximum is found again
-    AveragePool: ("average", False),
-    GlobalAveragePool: ("average", False),
-    Activate: ("add", True),  # for its sign
-}
+_BACK = {"pool": "route", "activate": "slope", "average": "spread"}  # forward: backward
+
+
+def _forward_steps(node: Node) -> tuple[str, ...]:
+    """What the vector unit does to the input of a layer without weights."""
+    match node.layer:
+        case BatchNorm(activation=activation, max_pool=pool):
+            more = ("activate", "pool")
+            asked = (activation != IDENTITY, pool > 1)
+            return ("statistics", "normalise", *itertools.compress(more, asked))
+        case MaxPool():
+            return ("pool",)
+        case Add(activation=activation):
+            return ("add",) if activation == IDENTITY else ("add", "activate")
+        case Activate():
+            return ("activate",)
+        case _:  # AveragePool, GlobalAveragePool
+            return ("average",)
+
+
+def _by_role(chain: tuple[str, ...], tensors: dict) -> tuple[tuple[Tensor, ...], ...]:
+    """What a pass of `chain` reads and writes, of the tensors by their role."""
+    roles = operands(chain)
+    return tuple(
+        tuple(tensor for role in side for tensor in tensors[role])
+        for side in (roles.reads, roles.writes)
+    )
+
 
 _STORES = frozenset(
     {"weights", "momentum", "teacher", "residual", "exponents"}

@@ -145,6 +145,98 @@ def test_layers_of_the_vector_unit_alone_are_charged(lower, machine):
     }
 
 
+def on_lanes(operations, layer="norm"):
+    """Of a layer's passes of the vector unit: bytes read and written, operations, cycles."""
+    return [
+        (
+            o.pass_name,
+            *(sum(size for _, size in side) for side in (o.reads, o.writes)),
+            sum(tile.vector_operations for tile in o.tiles),
+            sum(tile.cycles for tile in o.tiles),
+        )
+        for o in operations
+        if o.layer == layer and o.pass_name != "update"
+    ]
+
+
+def test_steps_of_a_batch_norm_are_one_pass_forward_and_two_backward(lower, machine):
+    """A sample has 32 words in, 8 out; 4 parameters of 2 bytes; on 32 lanes 1 cycle and 7 of fill.
+
+    Forward 4 steps a word: sums, multiply-add, activation, maximum; backward 3 in each pass: the
+    error finds its maximum, its slope, and the two sums or the multiply-adds.
+    """
+    assert on_lanes(lower(SeparateEma(), machine, Passes(0, 3, 2, False))) == [
+        ("student_forward", 3 * 32 + 8, 3 * 8, 3 * 32 * 4, 3 * 8),
+        ("backward_weight", 2 * (8 + 32) + 8, 0, 2 * 32 * 3, 2 * 8),
+        ("backward_data", 2 * (8 + 32), 2 * 32, 2 * 32 * 3, 2 * 8),
+    ]
+
+
+def test_steps_that_are_not_fused_read_and_write_their_own_maps(lower, machine):
+    apart = replace(machine, vector_unit=replace(machine.vector_unit, fused=False))
+    assert on_lanes(lower(SeparateEma(), apart, Passes(0, 3, 2, False))) == [
+        ("student_forward", 3 * 32, 0, 3 * 32, 3 * 8),  # statistics
+        ("student_forward", 3 * 32 + 8, 3 * 32, 3 * 32, 3 * 8),  # normalise
+        ("student_forward", 3 * 32, 3 * 32, 3 * 32, 3 * 8),  # activate
+        ("student_forward", 3 * 32, 3 * 8, 3 * 32, 3 * 8),  # pool
+        ("backward_data", 2 * (8 + 32), 2 * 32, 2 * 32, 2 * 8),  # route: error, pool's input
+        ("backward_data", 2 * (32 + 32), 2 * 32, 2 * 32, 2 * 8),  # slope: error, activate's input
+        ("backward_weight", 2 * (32 + 32) + 8, 0, 2 * 32, 2 * 8),  # reduce: error, norm's input
+        ("backward_data", 2 * (32 + 32), 2 * 32, 2 * 32, 2 * 8),  # apply
+    ]
+
+
+def test_a_machine_without_sums_on_arrival_reads_the_map_once_more(lower, machine):
+    unit = replace(machine.vector_unit, sums_on_arrival=False)
+    bare = replace(machine, vector_unit=unit)
+    passes = Passes(0, 3, 2, False)
+    more, *rest = on_lanes(lower(SeparateEma(), bare, passes))
+    assert more == ("student_forward", 3 * 32, 0, 3 * 32, 3 * 8)
+    fused = on_lanes(lower(SeparateEma(), machine, passes))
+    assert rest == [(*fused[0][:3], 3 * 32 * 3, 3 * 8), *fused[1:]]
+
+
+def test_a_map_that_fits_between_its_sums_and_its_normalisation_is_read_once(lower, machine):
+    """Room for one map of 3 * 32 bytes: the first, until it has been convolved again."""
+    layers = (
+        Conv2d("a", 2, 3, padding=1),
+        Conv2d("b", 2, 3, padding=1),
+        BatchNorm("norm", RELU, 2),
+        Linear("fc", 3),
+    )
+    network = Network("two", Shape(4, 4, 1), layers)
+    room = replace(
+        machine,
+        vector_unit=replace(machine.vector_unit, sums_on_arrival=False),
+        buffers=replace(machine.buffers, resident_bytes=100),
+    )
+    operations = lower(SeparateEma(), room, Passes(0, 3, 0, False), network=network)
+    assert [passed[1] for passed in on_lanes(operations)] == [3 * 32, 8]
+
+
+def test_a_fused_addition_keeps_its_sum_on_the_lanes(lower, machine):
+    """Maps of 32 bytes: two in and one out, or the sum written and read once more."""
+    layers = (
+        Conv2d("a", 2, 3, padding=1),
+        Conv2d("b", 2, 3, padding=1),
+        Add("sum", "a", RELU),
+        Linear("fc", 3),
+    )
+    network = Network("residual", Shape(4, 4, 1), layers)
+    apart = replace(machine, vector_unit=replace(machine.vector_unit, fused=False))
+    passes = Passes(0, 2, 2, False)
+    slope = ("backward_data", 2 * (32 + 32), 2 * 32, 2 * 32, 2 * 8)
+    assert on_lanes(lower(SeparateEma(), machine, passes, network=network), "sum") == [
+        ("student_forward", 2 * (32 + 32), 2 * 32, 2 * 32 * 2, 2 * 8),
+        slope,
+    ]
+    assert on_lanes(lower(SeparateEma(), apart, passes, network=network), "sum") == [
+        ("student_forward", 2 * (32 + 32), 2 * 32, 2 * 32, 2 * 8),
+        ("student_forward", 2 * 32, 2 * 32, 2 * 32, 2 * 8),
+        slope,
+    ]
+
+
 def test_a_depthwise_layer_moves_and_multiplies_by_the_hand_count(lower, machine):
     """8 channels of 6x6, kernels of 3x3: 72 weights, 72 products a pixel; the array takes 8 turns.
 
