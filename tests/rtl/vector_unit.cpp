@@ -1,0 +1,88 @@
+// One pass of the verilated vector unit over arrays in memory, called through ctypes.
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#include "Vtop.h"
+#include "verilated.h"
+
+namespace {
+
+template <typename Port>
+void put(Port& port, const uint8_t* words, int64_t beat, int64_t bytes) {
+  memcpy(&port, words + beat * bytes, bytes);
+}
+
+template <typename Port>
+void take(const Port& port, uint8_t* words, int64_t beat, int64_t bytes) {
+  memcpy(words + beat * bytes, &port, bytes);
+}
+
+}  // namespace
+
+// `pass` holds the control ports in their order, `beat_bytes` the bytes of a beat of registers,
+// weights, steps, gradients and teacher. Returns cycles, or -1 where `limit` comes first.
+extern "C" int64_t run(const int64_t* pass, const int64_t* beat_bytes, uint8_t* registers,
+                       uint8_t* weights, uint8_t* steps, const uint8_t* gradients,
+                       uint8_t* teacher, int64_t* largest, int64_t limit) {
+  auto context = std::make_unique<VerilatedContext>();
+  auto unit = std::make_unique<Vtop>(context.get());
+  auto edge = [&] {
+    unit->clk = 1;
+    unit->eval();
+    unit->clk = 0;
+    unit->eval();
+  };
+  unit->rst = 1;
+  edge();
+  edge();
+  unit->rst = 0;
+  put(unit->registers_in, registers, 0, beat_bytes[0]);
+  unit->load = 1;
+  edge();
+  unit->load = 0;
+  unit->beats = pass[0];
+  unit->average = pass[1];
+  unit->rate = pass[2];
+  unit->factor = pass[3];
+  unit->decay = pass[4];
+  unit->gradient_limit = pass[5];
+  unit->push_up = pass[6];
+  unit->push_down = pass[7];
+  unit->decay_down = pass[8];
+  unit->first_drop = pass[9];
+  unit->second_up = pass[10];
+  unit->second_drop = pass[11];
+  unit->weight_up = pass[12];
+  unit->teacher_up = pass[13];
+  unit->first_rounding = pass[14];
+  unit->second_rounding = pass[15];
+  unit->start = 1;
+  edge();
+  unit->start = 0;
+  int64_t cycles = 0;
+  for (bool done = false; !done; cycles++) {
+    if (cycles == limit) return -1;
+    done = unit->done;
+    const int64_t read = unit->read_beat, written = unit->write_beat;
+    if (unit->write && pass[1]) take(unit->teacher_out, teacher, written, beat_bytes[4]);
+    if (unit->write && !pass[1]) {
+      take(unit->weight_out, weights, written, beat_bytes[1]);
+      take(unit->step_out, steps, written, beat_bytes[2]);
+    }
+    unit->clk = 1;
+    unit->eval();
+    if (read < pass[0]) {  // a memory with a register at its output
+      put(unit->weight_in, weights, read, beat_bytes[1]);
+      put(unit->step_in, steps, read, beat_bytes[2]);
+      put(unit->gradient_in, gradients, read, beat_bytes[3]);
+      put(unit->teacher_in, teacher, read, beat_bytes[4]);
+    }
+    unit->clk = 0;
+    unit->eval();
+  }
+  *largest = unit->largest;
+  take(unit->registers_out, registers, 0, beat_bytes[0]);
+  unit->final();
+  return cycles;
+}

@@ -1,0 +1,190 @@
+"""The verilated vector unit in place of the kernels of `accsim.kernels.update`."""
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+
+from accsim.kernels.fixed_point import limit
+from accsim.kernels.lfsr import LaneRegisters
+from accsim.kernels.update import DECAY_BITS, RATE_BITS
+from accsim.numerics import Rounding
+from accsim.units import ceil_div
+
+GUARD_BITS = 16  # of a step before its one rounding
+CYCLES_AT_MOST = 10**8
+BYTES = ctypes.POINTER(ctypes.c_uint8)
+WORDS = ctypes.POINTER(ctypes.c_int64)
+ROUNDINGS = {  # as the ports `first_rounding` and `second_rounding` number them
+    Rounding.HALF_UP: 1,
+    Rounding.TRUNCATE: 2,
+    Rounding.NEAREST_EVEN: 3,
+    Rounding.PSEUDO_STOCHASTIC: 4,
+    Rounding.STOCHASTIC_LFSR: 5,
+}
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass of the unit did besides the words that it wrote."""
+
+    cycles: int
+    largest: int  # magnitude written
+
+
+class RtlVectorUnit:
+    """`vector_unit.sv` with its parameters: functions that take what the kernels take.
+
+    Stores of 2 to 24 bits; words come and go as the kernels keep them.
+    """
+
+    def __init__(
+        self,
+        build,
+        lanes: int,
+        register_bits: int,
+        master_bits: int = 16,
+        momentum_bits: int = 16,
+        teacher_bits: int = 16,
+        gradient_bits: int = 32,
+    ):
+        self.lanes, self.register_bits = lanes, register_bits
+        self.bits = master_bits, momentum_bits, gradient_bits, teacher_bits
+        parameters = {
+            "LANES": lanes,
+            "REGISTER_BITS": register_bits,
+            "MASTER_BITS": master_bits,
+            "MOMENTUM_BITS": momentum_bits,
+            "TEACHER_BITS": teacher_bits,
+            "GRADIENT_BITS": gradient_bits,
+        }
+        self._run = build("vector_unit", parameters, "vector_unit.cpp").run
+        self._run.restype = ctypes.c_int64
+        self._run.argtypes = [WORDS, WORDS, *[BYTES] * 5, WORDS, ctypes.c_int64]
+
+    def momentum_sgd(
+        self,
+        master,
+        momentum,
+        gradient,
+        exponent,
+        rate,
+        factor,
+        decay,
+        master_limit,
+        momentum_limit,
+        master_rounding,
+        momentum_rounding,
+        registers=None,
+        extra_bits=4,
+    ) -> Pass:
+        """`update.momentum_sgd` in place."""
+        assert (master_limit, momentum_limit) == tuple(map(limit, self.bits[:2]))
+        left = exponent - RATE_BITS + extra_bits + GUARD_BITS
+        control = {
+            "average": 0,
+            "rate": rate,
+            "factor": factor,
+            "decay": decay,
+            "gradient_limit": (2**61 - 1) // max(rate, 1),
+            "push_up": min(max(left, 0), 60),
+            "push_down": min(max(-left, 0), 62),
+            "decay_down": DECAY_BITS - GUARD_BITS - extra_bits,
+            "first_drop": GUARD_BITS,
+            "second_up": max(-extra_bits, 0),
+            "second_drop": max(extra_bits, 0),
+            "weight_up": 0,
+            "teacher_up": 0,
+            "first_rounding": ROUNDINGS[momentum_rounding],
+            "second_rounding": ROUNDINGS[master_rounding],
+        }
+        none = np.zeros(len(master), np.int64)
+        done, (master[:], momentum[:], _, _) = self._pass(
+            control, (master, momentum, gradient, none), registers
+        )
+        return done
+
+    def moving_average(
+        self,
+        teacher,
+        student,
+        numerator,
+        shift,
+        coarse_bits,
+        student_shift,
+        teacher_limit,
+        rounding,
+        out,
+        registers=None,
+    ) -> Pass:
+        """`update.moving_average` into `out`."""
+        assert teacher_limit == limit(self.bits[3]) << coarse_bits
+        control = {
+            "average": 1,
+            "rate": numerator,
+            "factor": 0,
+            "decay": 0,
+            "gradient_limit": 0,
+            "push_up": 0,
+            "push_down": 0,
+            "decay_down": 0,
+            "first_drop": shift + coarse_bits,
+            "second_up": 0,
+            "second_drop": 0,
+            "weight_up": student_shift,
+            "teacher_up": coarse_bits,
+            "first_rounding": ROUNDINGS[rounding],
+            "second_rounding": ROUNDINGS[rounding],
+        }
+        none = np.zeros(len(teacher), np.int64)
+        done, (_, _, _, codes) = self._pass(
+            control, (student, none, none, teacher >> coarse_bits), registers
+        )
+        out[:] = codes << coarse_bits
+        return Pass(done.cycles, done.largest << coarse_bits)
+
+    def _pass(self, control, stores, registers):
+        """One pass over master, momentum, gradient and teacher, and what they are after it."""
+        words = len(stores[0])
+        beats = ceil_div(words, self.lanes)
+        packed = [
+            _pack(values, bits, beats * self.lanes)
+            for values, bits in zip(stores, self.bits, strict=True)
+        ]
+        register_type = np.dtype(f"<u{self.register_bits // 8}")
+        if registers is None:
+            registers = LaneRegisters.seeded(self.lanes, self.register_bits, 0)
+        assert (len(registers.states), registers.bits) == (self.lanes, self.register_bits)
+        states = registers.states.astype(register_type)
+        beat_bytes = [part.nbytes // beats for part in packed]
+        largest = ctypes.c_int64()
+        cycles = self._run(
+            _words([beats, *control.values()]),
+            _words([states.nbytes, *beat_bytes]),
+            states.ctypes.data_as(BYTES),
+            *(part.ctypes.data_as(BYTES) for part in packed),
+            ctypes.byref(largest),
+            CYCLES_AT_MOST,
+        )
+        assert cycles > 0, f"no end after {CYCLES_AT_MOST} cycles"
+        registers.states[:] = states
+        after = [_unpack(part)[:words] for part in packed]
+        return Pass(cycles, largest.value), after
+
+
+def _words(values):
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def _pack(values, bits, words):
+    """Words of as many bytes as `bits` need, zeros behind them: uint8[words, bytes]."""
+    wide = np.zeros(words, "<i8")
+    wide[: len(values)] = values
+    return np.ascontiguousarray(wide.view(np.uint8).reshape(words, 8)[:, : ceil_div(bits, 8)])
+
+
+def _unpack(packed):
+    """int64[words] of `_pack`."""
+    wide = np.zeros((len(packed), 8), np.uint8)
+    wide[:, 8 - packed.shape[1] :] = packed
+    return wide.reshape(-1).view("<i8") >> (64 - 8 * packed.shape[1])
