@@ -2,8 +2,11 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
-from accsim.hardware.pe_array import PEArraySpec
+from accsim.hardware.pe_array import PEArraySpec, Reservations
+
+RESULTS = "results"  # what the last event of a fold takes until the fold is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +65,26 @@ class Accesses:
 
 @dataclass(frozen=True)
 class Dataflow(ABC):
-    """Which operand of a product stays in the PE array while the others stream."""
+    """Which operand of a product stays in the PE array while the others stream.
+
+    Cycles come out of events: a dataflow says in `play` which ones a product takes.
+    """
 
     @property
     def name(self) -> str:
         return type(self).__name__
 
-    @abstractmethod
     def cycles(self, array: PEArraySpec, gemm: Gemm) -> int:
         """Cycles from the first operand to the last result, fill and drain counted."""
+        return _cycles(self, array, gemm)
+
+    @abstractmethod
+    def folds(self, array: PEArraySpec, gemm: Gemm) -> int:
+        """How many times the array is filled, partly or whole, all groups together."""
+
+    @abstractmethod
+    def play(self, time: Reservations, array: PEArraySpec, gemm: Gemm) -> None:
+        """Take the events of `gemm`, one after the other; RESULTS is free when the last is over."""
 
     @abstractmethod
     def accesses(self, array: PEArraySpec, gemm: Gemm) -> Accesses:
@@ -79,3 +93,15 @@ class Dataflow(ABC):
     @abstractmethod
     def output_word_bytes(self, array: PEArraySpec, k: int) -> int:
         """Bytes that a result takes in the output buffer while its sum over `k` grows."""
+
+
+@lru_cache(maxsize=2**14)
+def _cycles(dataflow: Dataflow, array: PEArraySpec, gemm: Gemm) -> int:
+    time = Reservations()
+    dataflow.play(time, array, gemm)
+    return time.free_at[RESULTS]
+
+
+def one_at_a_time(array: PEArraySpec) -> dict[str, tuple[int, int]]:
+    """What the first event of a fold takes so that without overlap it waits for the fold before."""
+    return {} if array.overlap else {RESULTS: (0, 0)}

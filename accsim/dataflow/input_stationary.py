@@ -16,8 +16,11 @@ class InputStationary(Dataflow):
     weights, so cycles and accesses are its own with m and n exchanged.
     """
 
-    def cycles(self, array, gemm):
-        return _TRANSPOSED.cycles(array, _transposed(gemm))
+    def folds(self, array, gemm):
+        return _TRANSPOSED.folds(array, _transposed(gemm))
+
+    def play(self, time, array, gemm):
+        _TRANSPOSED.play(time, array, _transposed(gemm))
 
     def accesses(self, array, gemm):
         transposed = _TRANSPOSED.accesses(array, _transposed(gemm))

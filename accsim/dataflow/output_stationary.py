@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from accsim.dataflow.base import Accesses, Dataflow
+from accsim.dataflow.base import RESULTS, Accesses, Dataflow, one_at_a_time
 from accsim.units import ceil_div
 
 
@@ -10,19 +10,38 @@ from accsim.units import ceil_div
 class OutputStationary(Dataflow):
     """A fold is ``rows x columns`` results; it streams all of k.
 
-    The cycles are those of a register-transfer model, equal on every shape tried: fill
-    ``(rows - 1) + (columns - 1)``, k products, drain of `rows` results, 5 registers and memory,
-    one cycle shared. With overlap a fold starts ``max(k, rows)`` cycles after the one before: its
-    sums leave through the rows while the next fold streams.
+    Operands hop one PE a cycle, so PE (r, c) works r + c cycles after PE (0, 0). It keeps one sum:
+    a product waits until the one before has left the adder. A whole sum is captured in a shadow
+    register; the shadows of a column are a chain that moves down, a row out a cycle, once the
+    bottom one has its sum, so each is taken for `rows` cycles. With overlap the next fold streams
+    meanwhile. Skews grow evenly along rows and columns: what binds, binds in a corner.
     """
 
-    def cycles(self, array, gemm):
-        m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups
-        folds = groups * ceil_div(m, array.rows) * ceil_div(n, array.columns)
-        one_fold = k + 2 * array.rows + array.columns + 3
-        if array.overlap:
-            return one_fold + (folds - 1) * max(k, array.rows)
-        return folds * one_fold
+    def folds(self, array, gemm):
+        return gemm.groups * ceil_div(gemm.m, array.rows) * ceil_div(gemm.n, array.columns)
+
+    def play(self, time, array, gemm):
+        rows, registers = array.rows, array.registers
+        down, across = rows - 1, array.columns - 1  # hops to the last PE
+        summed = array.product_cycles + array.adder_latency  # in PE (0, 0)
+        moving = summed + down  # the bottom of column 0 has its sum
+        leaving = moving + across + registers.sum_cycles + registers.output_cycles
+        over = leaving + rows if registers.awaits_results else array.product_cycles + down + across
+        product = {
+            "operand ports": (0, 1),
+            "sum": (array.product_cycles, summed),
+        }
+        drain = {
+            "shadow of the top row": (summed, moving + 1),  # it moves first
+            "shadow of the bottom row": (moving, moving + rows),  # the top row's sum leaves it last
+            "row port": (leaving, leaving + rows),
+            RESULTS: (over, over),
+        }
+        first = one_at_a_time(array)
+        time.repeat(
+            self.folds(array, gemm),
+            lambda: time.stream(gemm.k, each=product, first=first, last=drain),
+        )
 
     def accesses(self, array, gemm):
         m, n, k, words = gemm.m, gemm.n, gemm.k, gemm.groups * array.operand_bytes

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from accsim.dataflow.base import Accesses, Dataflow
+from accsim.dataflow.base import RESULTS, Accesses, Dataflow, one_at_a_time
 from accsim.units import ceil_div
 
 
@@ -10,19 +10,40 @@ from accsim.units import ceil_div
 class WeightStationary(Dataflow):
     """A fold is ``rows x columns`` weights; it streams all of m.
 
-    The cycles are those of a register-transfer model, equal on every shape tried: `rows` to load
-    the first weights, m inputs, the skew of rows and columns, 5 registers and memory. With overlap
-    the next weights load behind the present ones, so a fold takes ``max(m, rows)``. Sums over
-    more than `rows` of k are partial: they wait in the output buffer as accumulator words.
+    A sum falls through one adder a row, so row r works r * `adder_latency` cycles after row 0.
+    Weights shift down a column behind those in use, the bottom row's first; the first input of a
+    fold swaps them, row by row, and a row that has swapped may shift again. With overlap a fold
+    streams while the next one loads. Sums over more than `rows` of k are partial: they wait in the
+    output buffer as accumulator words, and come back to one more adder. Skews grow evenly along
+    rows and columns: what binds, binds in a corner.
     """
 
-    def cycles(self, array, gemm):
-        m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups
-        folds = groups * ceil_div(k, array.rows) * ceil_div(n, array.columns)
-        stream = m + array.rows + array.columns + 5
-        if array.overlap:
-            return array.rows + (folds - 1) * max(m, array.rows) + stream
-        return folds * (array.rows + stream)
+    def folds(self, array, gemm):
+        return gemm.groups * ceil_div(gemm.k, array.rows) * ceil_div(gemm.n, array.columns)
+
+    def play(self, time, array, gemm):
+        registers, hop = array.registers, array.adder_latency
+        down, across = (array.rows - 1) * hop, array.columns - 1  # to the last PE, in cycles
+        arrived = registers.memory_cycles  # an operand, at the edge of the array
+        at_adder = array.product_cycles + down + hop + across + registers.sum_cycles
+        written = at_adder + hop + registers.output_cycles
+        over = written + 1 if registers.awaits_results else array.product_cycles + down + across
+        top, bottom = "next weights of the top row", "next weights of the bottom row"
+        first = one_at_a_time(array)
+        word = {"weight port": (0, 1), top: (arrived, arrived + 1)}
+        last_word = {bottom: (arrived, arrived + 1)}
+        row = {"input port": (0, 1), "row port": (written, written + 1)}
+        swap = {
+            top: (arrived, arrived),
+            bottom: (arrived + down, arrived + down),
+            "sum of the first input": (at_adder, at_adder + hop),
+        }
+
+        def fold():
+            time.stream(array.rows, each=word, first=first, last=last_word)
+            time.stream(gemm.m, each=row, first=swap, last={RESULTS: (over, over)})
+
+        time.repeat(self.folds(array, gemm), fold)
 
     def accesses(self, array, gemm):
         m, n, k, groups = gemm.m, gemm.n, gemm.k, gemm.groups

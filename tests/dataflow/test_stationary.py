@@ -1,16 +1,18 @@
-"""Cycles of the dataflows against a register-transfer model and against SCALE-Sim."""
+"""Cycles of the systolic dataflows against closed forms, an RTL run and SCALE-Sim."""
 
 import csv
 from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from accsim.dataflow.base import Gemm
 from accsim.dataflow.input_stationary import InputStationary
 from accsim.dataflow.output_stationary import OutputStationary
 from accsim.dataflow.weight_stationary import WeightStationary
-from accsim.hardware.pe_array import PEArraySpec
+from accsim.hardware.pe_array import NO_REGISTERS, PEArraySpec
 from accsim.units import ceil_div
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scalesim.csv"
@@ -41,31 +43,69 @@ def test_cycles_of_a_small_product_are_those_of_the_verilator_run():
     assert OutputStationary().cycles(replace(array, overlap=False), Gemm(16, 16, 16)) == 496
 
 
-@pytest.mark.parametrize("row", scalesim_rows(), ids=lambda row: "-".join(list(row.values())[:7]))
-def test_serial_cycles_are_those_of_scalesim_and_what_it_leaves_out(row):
+def scalesim_id(row):
+    return "-".join(list(row.values())[:7])
+
+
+extents = st.integers(1, 40)
+arrays = st.builds(
+    PEArraySpec,
+    rows=st.integers(1, 20),
+    columns=st.integers(1, 20),
+    overlap=st.booleans(),
+    multiplier_latency=st.integers(1, 5),
+    adder_latency=st.integers(1, 5),
+)
+
+
+@given(arrays, extents, extents, extents, st.integers(1, 3))
+@example(PEArraySpec(4, 4), 16, 16, 16, 1)
+def test_events_of_output_stationary_add_up_to_its_closed_form(array, m, n, k, groups):
+    """One sum a PE: products enter it every `adder_latency` cycles. Drained in `rows` cycles."""
+    rows, columns, latency = array.rows, array.columns, array.adder_latency
+    folds = groups * ceil_div(m, rows) * ceil_div(n, columns)
+    one_fold = k * latency + array.multiplier_latency + 2 * rows + columns + 2
+    again = max(k * latency, rows) if array.overlap else one_fold
+    gemm = Gemm(m, n, k, groups)
+    assert OutputStationary().folds(array, gemm) == folds
+    assert OutputStationary().cycles(array, gemm) == one_fold + (folds - 1) * again
+
+
+@given(arrays, extents, extents, extents, st.integers(1, 3))
+@example(PEArraySpec(1, 4, adder_latency=3), 2, 20, 54, 1)
+def test_events_of_weight_stationary_add_up_to_its_closed_form(array, m, n, k, groups):
+    """A sum takes `adder_latency` a row; weights load once the bottom row has swapped."""
+    rows, columns, latency = array.rows, array.columns, array.adder_latency
+    folds = groups * ceil_div(k, rows) * ceil_div(n, columns)
+    stream = m + (rows + 1) * latency + columns + array.multiplier_latency + 3
+    swapped = (rows - 1) * latency + 1
+    again = max(m, swapped, latency) if array.overlap else rows + stream
+    gemm = Gemm(m, n, k, groups)
+    assert WeightStationary().folds(array, gemm) == folds
+    assert WeightStationary().cycles(array, gemm) == rows + stream + (folds - 1) * again
+    transposed = Gemm(n, m, k, groups)
+    assert InputStationary().folds(array, transposed) == folds
+    assert InputStationary().cycles(array, transposed) == rows + stream + (folds - 1) * again
+
+
+SCALESIM = {"os": OutputStationary(), "ws": WeightStationary(), "is": InputStationary()}
+
+
+@pytest.mark.parametrize("row", scalesim_rows(), ids=scalesim_id)
+def test_without_overlap_and_registers_the_cycles_are_those_of_scalesim(row):
     m, n, k, rows, columns = (
         int(row[name]) for name in ("M", "N", "K", "array_rows", "array_cols")
     )
-    array = PEArraySpec(rows, columns, overlap=False)
-    if row["dataflow"] == "os":
-        # SCALE-Sim's fold has no drain of `rows` results and none of our 5 registers
-        dataflow, folds = OutputStationary(), ceil_div(m, rows) * ceil_div(n, columns)
-        left_out = rows + 5
-    else:
-        # ... and none of the 7 registers and memory cycles of a fold that keeps an operand
-        stationary = {"ws": (WeightStationary(), n), "is": (InputStationary(), m)}
-        dataflow, across = stationary[row["dataflow"]]
-        folds, left_out = ceil_div(k, rows) * ceil_div(across, columns), 7
-    expected = int(row["compute_cycles"]) + folds * left_out
-    assert dataflow.cycles(array, Gemm(m, n, k)) == expected
+    array = PEArraySpec(rows, columns, overlap=False, registers=NO_REGISTERS)
+    cycles = SCALESIM[row["dataflow"]].cycles(array, Gemm(m, n, k))
+    assert cycles == int(row["compute_cycles"])
 
 
-@pytest.mark.parametrize("row", scalesim_rows(), ids=lambda row: "-".join(list(row.values())[:7]))
+@pytest.mark.parametrize("row", scalesim_rows(), ids=scalesim_id)
 def test_operand_reads_are_those_of_scalesim(row):
     m, n, k = int(row["M"]), int(row["N"]), int(row["K"])
     array = PEArraySpec(int(row["array_rows"]), int(row["array_cols"]))
-    dataflow = {"os": OutputStationary(), "ws": WeightStationary(), "is": InputStationary()}
-    accesses = dataflow[row["dataflow"]].accesses(array, Gemm(m, n, k))
+    accesses = SCALESIM[row["dataflow"]].accesses(array, Gemm(m, n, k))
     assert accesses.input_read_bytes == int(row["ifmap_sram_reads_words"])
     assert accesses.weight_read_bytes == int(row["filter_sram_reads_words"])
     # partial sums come back from the output buffer; SCALE-Sim does not count them

@@ -1,0 +1,233 @@
+// Weight-stationary systolic array: (m, k) @ (k, n), k = ROWS * row_folds, n = COLUMNS * column_folds.
+//
+//   input memory, ROWS lanes a word, at i*m + j:      inputs[j, i*ROWS + lane]
+//   weight memory, COLUMNS lanes a word, at (j*row_folds + i)*ROWS + r:
+//                                                     weights[i*ROWS + r, j*COLUMNS + lane]
+//   results, COLUMNS lanes a row, at j*m + i:         of pixel i, fold column j
+//
+// Both memories answer one cycle after the address. Sums fall down a column through one adder of
+// ADDER_LATENCY stages a PE, so row r works r * ADDER_LATENCY cycles after row 0; inputs hop one
+// column a cycle. The weights of the next fold shift down behind the present ones; a mark on the
+// first input of a fold swaps them, row by row as it arrives. With OVERLAP a fold streams while the
+// next one loads; a row must not shift before it has swapped, hence LOAD_DELAY. Without OVERLAP a
+// fold loads when the last row of the one before has been written.
+//
+// Sums over more than ROWS of k wait in a memory of SUM_DEPTH rows. A result may be added to again
+// as it leaves the adder, so two folds start at least ADDER_LATENCY cycles apart.
+module weight_stationary #(
+    parameter int ROWS               = 4,
+    parameter int COLUMNS            = 4,
+    parameter int OPERAND_BITS       = 8,
+    parameter int ACCUMULATOR_BITS   = 32,
+    parameter int RESULT_BITS        = 8,
+    parameter int OVERLAP            = 1,
+    parameter int MULTIPLIER_LATENCY = 1,
+    parameter int ADDER_LATENCY      = 1,
+    parameter int SUM_DEPTH          = 256
+) (
+    input  logic                                clk,
+    input  logic                                rst,
+    input  logic                                start,
+    input  logic [15:0]                         length,        // inputs of a fold: m, to SUM_DEPTH
+    input  logic [15:0]                         row_folds,
+    input  logic [15:0]                         column_folds,
+    input  logic [5:0]                          shift,
+    output logic                                busy,
+    output logic                                done,          // the last row is being written
+    output logic [31:0]                         input_address,
+    output logic [31:0]                         weight_address,
+    input  logic [ROWS*OPERAND_BITS-1:0]        input_word,
+    input  logic [COLUMNS*OPERAND_BITS-1:0]     weight_word,
+    output logic                                result_valid,
+    output logic [31:0]                         result_address,
+    output logic [COLUMNS*ACCUMULATOR_BITS-1:0] result_sums,
+    output logic [COLUMNS*RESULT_BITS-1:0]      result_words
+);
+  // ------------------------------------------------------------ sequencer
+  // A slot streams one fold, or loads one, or with OVERLAP streams one and loads the next.
+  localparam int LOAD_DELAY = (ROWS - 1) * (ADDER_LATENCY - 1);  // the swaps fall slower than weights
+  logic        active, loads, streams, slot_end, fold_written, last_row_fold;
+  logic [31:0] slot, load_start, stream_cycles, load_cycles, slot_cycles;
+  logic [31:0] input_base, weight_base, folds, folds_loaded, folds_streamed;
+  logic [15:0] row_fold;
+  logic        input_issue, input_first, weight_issue, weight_first;
+
+  assign folds          = 32'(row_folds) * 32'(column_folds);
+  assign last_row_fold  = row_fold == row_folds - 1;
+  assign load_start     = streams ? LOAD_DELAY : 0;
+  assign load_cycles    = loads ? load_start + ROWS : 0;
+  assign stream_cycles  =
+      !streams ? 0 : (32'(length) < ADDER_LATENCY) ? ADDER_LATENCY : 32'(length);
+  assign slot_cycles    = (load_cycles > stream_cycles) ? load_cycles : stream_cycles;
+  assign slot_end       = (OVERLAP == 0 && streams) ? fold_written : (slot == slot_cycles - 1);
+  assign input_issue    = active && streams && (slot < 32'(length));
+  assign input_first    = input_issue && (slot == 0);
+  assign weight_issue   = active && loads && (slot >= load_start) && (slot < load_cycles);
+  assign weight_first   = weight_issue && (slot == load_start);
+  assign input_address  = input_base + slot;
+  assign weight_address = weight_base + ROWS - 1 - (slot - load_start);  // the bottom row's first
+
+  always_ff @(posedge clk) begin
+    if (rst || (start && !busy)) begin
+      active         <= !rst;
+      slot           <= '0;
+      loads          <= 1'b1;
+      streams        <= 1'b0;
+      row_fold       <= '0;
+      input_base     <= '0;
+      weight_base    <= '0;
+      folds_loaded   <= '0;
+      folds_streamed <= '0;
+    end else if (active && !slot_end) begin
+      slot <= slot + 1'b1;
+    end else if (active) begin
+      slot <= '0;
+      if (loads) begin
+        folds_loaded <= folds_loaded + 1'b1;
+        weight_base  <= weight_base + ROWS;
+      end
+      if (streams) begin
+        folds_streamed <= folds_streamed + 1'b1;
+        active         <= folds_streamed != folds - 1;
+        row_fold       <= last_row_fold ? '0 : row_fold + 1'b1;
+        input_base     <= last_row_fold ? '0 : input_base + 32'(length);
+      end
+      streams <= (OVERLAP != 0) ? 1'b1 : loads;
+      loads   <= (OVERLAP != 0) ? (folds_loaded + 32'(loads) < folds) : !loads;
+    end
+  end
+
+  // ------------------------------------------------------------ the array
+  typedef struct packed {
+    logic valid;
+    logic fresh;   // the first fold of its sums: nothing to add to
+    logic whole;   // the last: the sums are results
+    logic swap;    // the first input of a fold
+  } marks_t;
+  marks_t marks;                                    // beside the inputs from memory
+  logic   weight_valid, weight_start;               // beside the weights from memory
+  logic [OPERAND_BITS:0]       inputs [ROWS][COLUMNS+1];  // {swap, input}
+  logic [OPERAND_BITS-1:0]     weights[ROWS+1][COLUMNS];
+  logic [ACCUMULATOR_BITS-1:0] sums   [ROWS+1][COLUMNS];
+  logic [ROWS-1:0]             shifting, shifted;   // rows that take a weight from above
+  logic [ROWS-1:0]             shifting_of[COLUMNS];
+
+  always_ff @(posedge clk) begin
+    marks        <= rst ? '0 : {input_issue, row_fold == 0, last_row_fold, input_first};
+    weight_valid <= !rst && weight_issue;
+    weight_start <= !rst && weight_first;
+    shifted      <= rst ? '0 : shifting;
+  end
+  // the first weight moves row 0, the second rows 0 and 1 ...: what is below may be in use still
+  assign shifting = weight_start ? ROWS'(1) : weight_valid ? ((shifted << 1) | ROWS'(1)) : '0;
+
+  for (genvar r = 0; r < ROWS; r++) begin : g_input_skew
+    delay #(.BITS(OPERAND_BITS + 1), .CYCLES(r * ADDER_LATENCY)) skew (
+        .clk, .rst, .d({marks.swap, input_word[r*OPERAND_BITS+:OPERAND_BITS]}), .q(inputs[r][0]));
+  end
+  for (genvar c = 0; c < COLUMNS; c++) begin : g_weight_skew
+    delay #(.BITS(OPERAND_BITS), .CYCLES(c)) skew (
+        .clk, .rst, .d(weight_word[c*OPERAND_BITS+:OPERAND_BITS]), .q(weights[0][c]));
+    delay #(.BITS(ROWS), .CYCLES(c)) skew_shifting (
+        .clk, .rst, .d(shifting), .q(shifting_of[c]));
+    assign sums[0][c] = '0;
+  end
+  for (genvar r = 0; r < ROWS; r++) begin : g_row
+    for (genvar c = 0; c < COLUMNS; c++) begin : g_column
+      weight_stationary_pe #(
+          .OPERAND_BITS(OPERAND_BITS), .ACCUMULATOR_BITS(ACCUMULATOR_BITS),
+          .MULTIPLIER_LATENCY(MULTIPLIER_LATENCY), .ADDER_LATENCY(ADDER_LATENCY)
+      ) pe (
+          .clk, .rst,
+          .input_in(inputs[r][c]), .input_out(inputs[r][c+1]),
+          .shifts(shifting_of[c][r]), .weight_in(weights[r][c]), .weight_out(weights[r+1][c]),
+          .sum_in(sums[r][c]), .sum_out(sums[r+1][c]));
+    end
+  end
+
+  // ------------------------------------------------------------ rows, added to earlier sums
+  typedef logic [COLUMNS*ACCUMULATOR_BITS-1:0] row_t;
+  typedef struct packed {
+    marks_t      marks;
+    logic [15:0] pixel;
+  } tag_t;
+  row_t        row, addend, earlier, stored, total, next_total;
+  row_t        waiting[SUM_DEPTH];
+  marks_t      row_marks;
+  logic [15:0] pixel;
+  tag_t        adding, added;
+  for (genvar c = 0; c < COLUMNS; c++) begin : g_deskew
+    delay #(.BITS(ACCUMULATOR_BITS), .CYCLES(COLUMNS - 1 - c)) deskew (
+        .clk, .rst, .d(sums[ROWS][c]), .q(row[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS]));
+  end
+  // skew of the rows and of the columns, an operand register, a product, the last row's adder
+  delay #(.BITS($bits(marks_t)),
+          .CYCLES((ROWS - 1) * ADDER_LATENCY + COLUMNS - 1 + 1 + MULTIPLIER_LATENCY + ADDER_LATENCY)
+  ) crossing (.clk, .rst, .d(marks), .q(row_marks));
+
+  always_ff @(posedge clk) begin
+    if (rst || (start && !busy)) pixel <= '0;
+    else if (row_marks.valid) pixel <= (pixel == length - 1) ? '0 : pixel + 1'b1;
+    addend <= row;
+    adding <= rst ? '0 : {row_marks, pixel};
+    stored <= (added.marks.valid && added.pixel == pixel) ? total : waiting[pixel];
+    if (added.marks.valid) waiting[added.pixel] <= total;
+  end
+  assign earlier = adding.marks.fresh ? '0 :
+      (added.marks.valid && added.pixel == adding.pixel) ? total : stored;
+  for (genvar c = 0; c < COLUMNS; c++) begin : g_total
+    assign next_total[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] =
+        addend[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] + earlier[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS];
+  end
+  delay #(.BITS($bits(row_t)), .CYCLES(ADDER_LATENCY)) adder (
+      .clk, .rst, .d(next_total), .q(total));
+  delay #(.BITS($bits(tag_t)), .CYCLES(ADDER_LATENCY)) adding_tags (
+      .clk, .rst, .d(adding), .q(added));
+
+  // ------------------------------------------------------------ requantised and written
+  logic [COLUMNS*RESULT_BITS-1:0] words;
+  requantise #(
+      .LANES(COLUMNS), .ACCUMULATOR_BITS(ACCUMULATOR_BITS), .RESULT_BITS(RESULT_BITS)
+  ) requantiser (.shift, .sums(total), .words);
+
+  assign done = result_valid && (result_address == 32'(length) * 32'(column_folds) - 1);
+  always_ff @(posedge clk) begin
+    result_valid <= !rst && added.marks.valid && added.marks.whole;
+    result_sums  <= total;
+    result_words <= words;
+    fold_written <= !rst && added.marks.valid && (added.pixel == length - 1);
+    if (rst || (start && !busy)) result_address <= '0;
+    else if (result_valid) result_address <= result_address + 1'b1;
+    busy <= !rst && (start || (busy && !done));
+  end
+endmodule
+
+module weight_stationary_pe #(
+    parameter int OPERAND_BITS       = 8,
+    parameter int ACCUMULATOR_BITS   = 32,
+    parameter int MULTIPLIER_LATENCY = 1,
+    parameter int ADDER_LATENCY      = 1
+) (
+    input  logic                        clk,
+    input  logic                        rst,
+    input  logic [OPERAND_BITS:0]       input_in,    // {swap, input}
+    output logic [OPERAND_BITS:0]       input_out,
+    input  logic                        shifts,
+    input  logic [OPERAND_BITS-1:0]     weight_in,
+    output logic [OPERAND_BITS-1:0]     weight_out,  // the next fold's, on its way down
+    input  logic [ACCUMULATOR_BITS-1:0] sum_in,
+    output logic [ACCUMULATOR_BITS-1:0] sum_out
+);
+  logic signed [OPERAND_BITS-1:0]   weight;
+  logic signed [2*OPERAND_BITS-1:0] exact, product;
+  always_ff @(posedge clk) begin
+    input_out <= rst ? '0 : input_in;
+    if (shifts) weight_out <= weight_in;
+    if (input_in[OPERAND_BITS]) weight <= weight_out;
+  end
+  assign exact = $signed(input_out[OPERAND_BITS-1:0]) * weight;
+  delay #(.BITS(2 * OPERAND_BITS), .CYCLES(MULTIPLIER_LATENCY)) multiplier (
+      .clk, .rst, .d(exact), .q(product));
+  delay #(.BITS(ACCUMULATOR_BITS), .CYCLES(ADDER_LATENCY)) adder (
+      .clk, .rst, .d(sum_in + ACCUMULATOR_BITS'(product)), .q(sum_out));
+endmodule
