@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from accsim import __version__, memory, step_trace
+from accsim import __version__, gemm, memory, step_trace
 from accsim.data import DataError, available
 from accsim.hardware import boards as board_presets
 from accsim.hardware.accelerator import AcceleratorSpec
@@ -31,6 +31,13 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 DATA_OPTION = click.option(
     "--data", type=click.Path(path_type=Path), help="Folder that holds the data sets."
 )
+MISTAKES = (
+    WorkloadError,
+    DataError,
+    LedgerError,
+    memory.MemoryChoiceError,
+    gemm.GemmChoiceError,
+)
 
 
 class UserError(click.ClickException):
@@ -44,8 +51,10 @@ def told_in_one_sentence() -> Iterator[None]:
     """Turn the errors that users make into one sentence each."""
     try:
         yield
-    except (WorkloadError, DataError, LedgerError, memory.MemoryChoiceError) as error:
+    except MISTAKES as error:
         raise UserError(str(error)) from error
+    except click.UsageError as error:
+        raise UserError(error.format_message()) from error
     except FileExistsError as error:
         raise UserError(f"--out {error}") from error
     except OSError as error:
@@ -71,7 +80,22 @@ def experiment(command):
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Command(click.Command):
+    """A command that tells a wrong option in one sentence, as it does any other mistake."""
+
+    def parse_args(self, ctx, args):
+        with told_in_one_sentence():
+            return super().parse_args(ctx, args)
+
+
+class Group(click.Group):
+    """A group of such commands, and of groups of them."""
+
+    command_class = Command
+    group_class = type
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main():
     """Simulate accelerators whose student and teacher learn in fixed point."""
@@ -135,6 +159,33 @@ def boards_command():
             f"{machine.dram.peak_bytes_per_second / 1e9:.1f}",
         )
     console.print(table)
+
+
+@main.command("gemm")
+@click.option("--m", type=int, required=True, help="Rows of the inputs and of the results.")
+@click.option("--n", type=int, required=True, help="Columns of the weights and of the results.")
+@click.option("--k", type=int, required=True, help="Products of each result.")
+@click.option("--rows", type=int, required=True, help="Rows of the PE array.")
+@click.option("--columns", type=int, required=True, help="Columns of the PE array.")
+@click.option("--dataflow", required=True, help=f"One of {', '.join(gemm.DATAFLOWS)}.")
+@click.option("--no-overlap", is_flag=True, help="Start a fold when the one before is out.")
+@click.option("--multiplier-latency", type=int, default=1, show_default=True, help="Cycles.")
+@click.option("--adder-latency", type=int, default=1, show_default=True, help="Cycles.")
+@click.option(
+    "--like",
+    default="rtl",
+    show_default=True,
+    help="rtl: the machine of the RTL in tests/rtl; scalesim: SCALE-Sim's, without registers.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+def gemm_command(m, n, k, dataflow, no_overlap, as_json, **machine):
+    """Count the cycles of one matrix product on one PE array, operands on chip."""
+    with told_in_one_sentence():
+        spent = gemm.usage(dataflow, m, n, k, overlap=not no_overlap, **machine)
+    if as_json:
+        click.echo(json.dumps(asdict(spent), indent=2))
+    else:
+        console.print(gemm.usage_table(spent))
 
 
 @main.command("data")
