@@ -3,11 +3,13 @@
 `STEPS` says what each of its operations reads and writes. Steps that follow each other on one map
 are a chain: a fused unit runs a chain in one pass, every word through all of its steps; else each
 step is a pass of its own, and what lies between two of them goes through the buffers and, where
-it is too large for the chip, through DDR. Fusing saves time and traffic, no arithmetic. The values
-of a run are those of the chain, which rounds once.
+it is too large for the chip, through DDR. Fusing saves time and traffic, not arithmetic: both
+backward passes of a batch norm then find the maxima and slopes they need again. The values of a run
+are those of chains, which round once.
 
 The update and the average are register-transfer code in `tests/rtl/vector_unit.sv`, equal to the
-kernels in every bit and to this model in every cycle.
+kernels in every bit and to this model in every cycle, for every rounding but that by hash: a hash
+takes two 32-bit multiplications a draw, which no lane has.
 """
 
 from dataclasses import dataclass, fields

@@ -1,5 +1,6 @@
 """Every word, register and cycle of the vector unit's RTL is the kernels' and the model's."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -57,8 +58,12 @@ def compare_update(
     momentum=0.9,
     decay=5e-4,
     spec=None,
+    feedback=False,
 ):
-    """One update by kernel and RTL: the same words, registers, largest magnitude and cycles."""
+    """One update by kernel and RTL: the same words, registers, largest magnitude and cycles.
+
+    `feedback`: momentum and master keep residual words.
+    """
     master_bits, momentum_bits, gradient_bits, _ = unit.bits
     fixed_rate = round(rate * 2**update.RATE_BITS)
     gradient = rng.integers(-(2**31) + 1, 2**31, count) >> rng.integers(0, 31, count)
@@ -74,12 +79,14 @@ def compare_update(
         rounding,
     )
     extra_bits = update.MOMENTUM_EXTRA_BITS + momentum_bits - master_bits
-    stores = words(rng, master_bits, count), words(rng, momentum_bits, count)
-    ours, theirs = [store.copy() for store in stores], [store.copy() for store in stores]
+    stores = [words(rng, master_bits, count), words(rng, momentum_bits, count)]
+    stores += [words(rng, 16, count) if feedback else None for _ in range(2)]
+    ours, theirs = copy.deepcopy(stores), copy.deepcopy(stores)
     registers = LaneRegisters.seeded(unit.lanes, unit.register_bits, int(rng.integers(2**31)))
     moved = registers.copy()
-    counts = update.momentum_sgd(*ours, *settings, registers, extra_bits=extra_bits)
-    done = unit.momentum_sgd(*theirs, *settings, moved, extra_bits=extra_bits)
+    more = registers, *ours[2:], extra_bits
+    counts = update.momentum_sgd(*ours[:2], *settings, *more)
+    done = unit.momentum_sgd(*theirs[:2], *settings, moved, *theirs[2:], extra_bits)
     for mine, its in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(its, mine)
     np.testing.assert_array_equal(moved.states, registers.states)
@@ -88,7 +95,7 @@ def compare_update(
     assert counts.moved > 0 or count == 1  # else there is nothing to see
 
 
-def compare_average(unit, rng, count, shift, rounding, numerator=1, spec=None):
+def compare_average(unit, rng, count, shift, rounding, numerator=1, spec=None, feedback=False):
     """One moving average by kernel and RTL, as `compare_update`."""
     master_bits, _, _, teacher_bits = unit.bits
     finer, coarse = max(teacher_bits - master_bits, 0), max(master_bits - teacher_bits, 0)
@@ -98,9 +105,12 @@ def compare_average(unit, rng, count, shift, rounding, numerator=1, spec=None):
     registers = LaneRegisters.seeded(unit.lanes, unit.register_bits, int(rng.integers(2**31)))
     moved = registers.copy()
     ours, theirs = np.empty_like(teacher), np.empty_like(teacher)
-    counts = update.moving_average(teacher, student, *settings, ours, registers)
-    done = unit.moving_average(teacher, student, *settings, theirs, moved)
+    residual = words(rng, 16, count) if feedback else None
+    other = copy.deepcopy(residual)
+    counts = update.moving_average(teacher, student, *settings, ours, registers, residual)
+    done = unit.moving_average(teacher, student, *settings, theirs, moved, other)
     np.testing.assert_array_equal(theirs, ours)
+    np.testing.assert_array_equal(other, residual)
     np.testing.assert_array_equal(moved.states, registers.states)
     assert done.largest == counts.largest
     assert done.cycles == (spec or VectorUnitSpec(unit.lanes)).cycles(("ema",), count)
@@ -153,6 +163,14 @@ def test_an_average_by_registers_has_the_kernels_bits(name, shift, unit_of, rng)
 @pytest.mark.parametrize("name", UNITS)
 def test_an_average_of_several_steps_rounds_in_every_way(name, rounding, unit_of, rng):
     compare_average(unit_of(name), rng, 250, 7, rounding, numerator=5)
+
+
+@pytest.mark.parametrize("rounding", [LFSR, HALF_UP])
+@pytest.mark.parametrize("name", UNITS)
+def test_residual_words_join_what_is_rounded_and_take_what_it_drops(name, rounding, unit_of, rng):
+    compare_update(unit_of(name), rng, 501, -14, rounding, rounding, feedback=True)
+    for shift in (0, 7, 15):
+        compare_average(unit_of(name), rng, 501, shift, rounding, feedback=True)
 
 
 def test_registers_go_on_from_pass_to_pass(unit_of):

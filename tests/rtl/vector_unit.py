@@ -7,7 +7,7 @@ import numpy as np
 
 from accsim.kernels.fixed_point import limit
 from accsim.kernels.lfsr import LaneRegisters
-from accsim.kernels.update import DECAY_BITS, RATE_BITS
+from accsim.kernels.update import DECAY_BITS, MOMENTUM_EXTRA_BITS, RATE_BITS, RESIDUAL_BITS
 from accsim.numerics import Rounding
 from accsim.units import ceil_div
 
@@ -50,6 +50,7 @@ class RtlVectorUnit:
     ):
         self.lanes, self.register_bits = lanes, register_bits
         self.bits = master_bits, momentum_bits, gradient_bits, teacher_bits
+        self.stream_bits = *self.bits, RESIDUAL_BITS + 1, RESIDUAL_BITS + 1
         parameters = {
             "LANES": lanes,
             "REGISTER_BITS": register_bits,
@@ -60,7 +61,7 @@ class RtlVectorUnit:
         }
         self._run = build("vector_unit", parameters, "vector_unit.cpp").run
         self._run.restype = ctypes.c_int64
-        self._run.argtypes = [WORDS, WORDS, *[BYTES] * 5, WORDS, ctypes.c_int64]
+        self._run.argtypes = [WORDS, WORDS, *[BYTES] * 7, WORDS, ctypes.c_int64]
 
     def momentum_sgd(
         self,
@@ -76,7 +77,9 @@ class RtlVectorUnit:
         master_rounding,
         momentum_rounding,
         registers=None,
-        extra_bits=4,
+        master_residual=None,
+        momentum_residual=None,
+        extra_bits=MOMENTUM_EXTRA_BITS,
     ) -> Pass:
         """`update.momentum_sgd` in place."""
         assert (master_limit, momentum_limit) == tuple(map(limit, self.bits[:2]))
@@ -90,18 +93,19 @@ class RtlVectorUnit:
             "push_up": min(max(left, 0), 60),
             "push_down": min(max(-left, 0), 62),
             "decay_down": DECAY_BITS - GUARD_BITS - extra_bits,
-            "first_drop": GUARD_BITS,
-            "second_up": max(-extra_bits, 0),
-            "second_drop": max(extra_bits, 0),
+            **_drop("first", 0, GUARD_BITS, momentum_residual),
+            **_drop("second", max(-extra_bits, 0), max(extra_bits, 0), master_residual),
             "weight_up": 0,
             "teacher_up": 0,
             "first_rounding": ROUNDINGS[momentum_rounding],
             "second_rounding": ROUNDINGS[master_rounding],
         }
-        none = np.zeros(len(master), np.int64)
-        done, (master[:], momentum[:], _, _) = self._pass(
-            control, (master, momentum, gradient, none), registers
+        streams = master, momentum, gradient, None, momentum_residual, master_residual
+        done, (master[:], momentum[:], _, _, first, second) = self._pass(
+            control, streams, registers
         )
+        _keep(momentum_residual, first)
+        _keep(master_residual, second)
         return done
 
     def moving_average(
@@ -116,6 +120,7 @@ class RtlVectorUnit:
         rounding,
         out,
         registers=None,
+        residual=None,
     ) -> Pass:
         """`update.moving_average` into `out`."""
         assert teacher_limit == limit(self.bits[3]) << coarse_bits
@@ -128,28 +133,26 @@ class RtlVectorUnit:
             "push_up": 0,
             "push_down": 0,
             "decay_down": 0,
-            "first_drop": shift + coarse_bits,
-            "second_up": 0,
-            "second_drop": 0,
+            **_drop("first", 0, shift + coarse_bits, residual),
+            **_drop("second", 0, 0, None),
             "weight_up": student_shift,
             "teacher_up": coarse_bits,
             "first_rounding": ROUNDINGS[rounding],
             "second_rounding": ROUNDINGS[rounding],
         }
-        none = np.zeros(len(teacher), np.int64)
-        done, (_, _, _, codes) = self._pass(
-            control, (student, none, none, teacher >> coarse_bits), registers
-        )
+        streams = student, None, None, teacher >> coarse_bits, residual, None
+        done, (_, _, _, codes, first, _) = self._pass(control, streams, registers)
         out[:] = codes << coarse_bits
+        _keep(residual, first)
         return Pass(done.cycles, done.largest << coarse_bits)
 
-    def _pass(self, control, stores, registers):
-        """One pass over master, momentum, gradient and teacher, and what they are after it."""
-        words = len(stores[0])
+    def _pass(self, control, streams, registers):
+        """One pass over the unit's streams of words, and what they are after it; None: zeros."""
+        words = len(streams[0])
         beats = ceil_div(words, self.lanes)
         packed = [
-            _pack(values, bits, beats * self.lanes)
-            for values, bits in zip(stores, self.bits, strict=True)
+            _pack(np.zeros(0) if values is None else values, bits, beats * self.lanes)
+            for values, bits in zip(streams, self.stream_bits, strict=True)
         ]
         register_type = np.dtype(f"<u{self.register_bits // 8}")
         if registers is None:
@@ -170,6 +173,18 @@ class RtlVectorUnit:
         registers.states[:] = states
         after = [_unpack(part)[:words] for part in packed]
         return Pass(cycles, largest.value), after
+
+
+def _drop(name, up, drop, residual):
+    """The control ports of a rounding: bits added below, dropped, and dropped from a residual."""
+    dropped = drop if residual is None else max(drop, RESIDUAL_BITS)
+    finer = 0 if residual is None else dropped - RESIDUAL_BITS
+    return {f"{name}_up": up + dropped - drop, f"{name}_drop": dropped, f"{name}_finer": finer}
+
+
+def _keep(residual, words):
+    if residual is not None:
+        residual[:] = words
 
 
 def _words(values):

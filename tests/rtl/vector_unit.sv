@@ -7,6 +7,8 @@
 // R drops bits as `first_rounding` and `second_rounding` say; stochastic rounding adds the lane's
 // shift register. The register's 16 steps a draw are an XOR network, two draws are a wider one: a
 // word that draws twice costs no cycle. Draws follow the words: first the step's, then the weight's.
+// What R dropped joins the next step, if its residual words are stored and not zero: the first are
+// those of the step or of the teacher, the second those of the weight.
 //
 // Words come LANES at a time, each in as many whole bytes as it needs, sign extended. A beat is
 // read, worked on in stages 2 to 6 and written from stage 7: `beats` + 7 cycles, from the first
@@ -42,9 +44,12 @@ module vector_unit #(
     input logic        [ 5:0] push_up,         // shifts that bring a product to the guard bits
     input logic        [ 5:0] push_down,
     input logic        [ 5:0] decay_down,
-    input logic        [ 5:0] first_drop,      // bits below the step's last
-    input logic        [ 4:0] second_up,       // from a step's last bit to its weight's
+    input logic        [ 3:0] first_up,        // R adds bits below, for a residual,
+    input logic        [ 5:0] first_drop,      // and drops those below the last
+    input logic        [ 4:0] first_finer,     // bits dropped below a residual's last
+    input logic        [ 4:0] second_up,
     input logic        [ 4:0] second_drop,
+    input logic        [ 4:0] second_finer,
     input logic        [ 4:0] weight_up,       // from a weight's last bit to the average's
     input logic        [ 4:0] teacher_up,      // from a teacher's last bit to the average's
     input logic        [ 2:0] first_rounding,
@@ -57,11 +62,15 @@ module vector_unit #(
     input  logic [LANES*MOMENTUM-1:0] step_in,
     input  logic [LANES*GRADIENT-1:0] gradient_in,
     input  logic [ LANES*TEACHER-1:0] teacher_in,
+    input  logic [      LANES*16-1:0] first_residual_in,
+    input  logic [      LANES*16-1:0] second_residual_in,
     output logic        write,
     output logic [31:0] write_beat,
     output logic [  LANES*MASTER-1:0] weight_out,
     output logic [LANES*MOMENTUM-1:0] step_out,
     output logic [ LANES*TEACHER-1:0] teacher_out,
+    output logic [      LANES*16-1:0] first_residual_out,
+    output logic [      LANES*16-1:0] second_residual_out,
     output logic [23:0] largest  // magnitude written in this pass, one cycle after `done`
 );
   typedef logic signed [63:0] wide_t;
@@ -74,6 +83,7 @@ module vector_unit #(
   localparam wide_t MOMENTUM_LIMIT = (64'sd1 << (MOMENTUM_BITS - 1)) - 1;
   localparam wide_t TEACHER_LIMIT = (64'sd1 << (TEACHER_BITS - 1)) - 1;
   localparam wide_t PUSH_LIMIT = 64'sd1 << 61;
+  localparam wide_t RESIDUAL_LIMIT = 64'sd32767;
 
   localparam logic [2:0] HALF_UP = 1, TRUNCATE = 2, NEAREST_EVEN = 3, PSEUDO_STOCHASTIC = 4;
   localparam logic [2:0] REGISTER = 5;
@@ -110,6 +120,12 @@ module vector_unit #(
       else noise = wide_t'({1'b0, draw}) & (one - 1);
     endcase
     rounded = (value + noise) >>> drop;
+  endfunction
+
+  // What rounding `value` dropped, in parts of 2**-15 of its last bit.
+  function automatic wide_t residual(wide_t value, wide_t kept, logic [5:0] drop,
+                                     logic [4:0] finer);
+    residual = clipped(half_up(value - (kept <<< drop), 6'(finer)), RESIDUAL_LIMIT);
   endfunction
 
   // A beat moves one stage a cycle: `valid[s]` says that stage s holds one.
@@ -167,15 +183,23 @@ module vector_unit #(
     assign gradient_1 = gradient_in[l*GRADIENT+:GRADIENT];
     assign teacher_1  = teacher_in[l*TEACHER+:TEACHER];
 
-    wide_t operand_2, push_3, push_4, carry_3, carry_4, decay_3, decay_4, sum_5, step_6;
-    wide_t step_5, weight_7, teacher_7;
-    register_t state, second_6;
+    logic signed [15:0] first_1, first_2, first_3, first_4, first_5;
+    logic signed [15:0] second_1, second_2, second_3, second_4, second_5, second_6;
+    assign first_1  = first_residual_in[l*16+:16];
+    assign second_1 = second_residual_in[l*16+:16];
 
-    assign step_5 = rounded(sum_5, first_drop, first_rounding, state);
-    assign weight_7 = clipped(
-        wide_t'(weight_6) - rounded(step_6 <<< second_up, 6'(second_drop), second_rounding,
-                                    second_6),
-        MASTER_LIMIT);
+    wide_t operand_2, push_3, push_4, carry_3, carry_4, decay_3, decay_4, sum_5, step_6;
+    wide_t whole_5, step_5, dropped_5, dropped_6, whole_6, less_6, less_dropped_6;
+    wide_t weight_7, teacher_7;
+    register_t state, draw_6;
+
+    assign whole_5 = (sum_5 <<< first_up) + (wide_t'(first_5) <<< first_finer);
+    assign step_5 = rounded(whole_5, first_drop, first_rounding, state);
+    assign dropped_5 = residual(whole_5, step_5, first_drop, first_finer);
+    assign whole_6 = (step_6 <<< second_up) + (wide_t'(second_6) <<< second_finer);
+    assign less_6 = rounded(whole_6, 6'(second_drop), second_rounding, draw_6);
+    assign less_dropped_6 = residual(whole_6, less_6, 6'(second_drop), second_finer);
+    assign weight_7 = clipped(wide_t'(weight_6) - less_6, MASTER_LIMIT);
     assign teacher_7 = clipped(wide_t'(teacher_6) + step_6, TEACHER_LIMIT);
 
     always_ff @(posedge clk) begin
@@ -186,31 +210,43 @@ module vector_unit #(
       weight_2 <= weight_1;
       step_2 <= step_1;
       teacher_2 <= teacher_1;
+      first_2 <= first_1;
+      second_2 <= second_1;
       // 3: products
       push_3 <= operand_2 * wide_t'({1'b0, rate});
       carry_3 <= wide_t'(step_2) * wide_t'({1'b0, factor});
       decay_3 <= wide_t'(weight_2) * wide_t'({1'b0, decay});
       weight_3 <= weight_2;
       teacher_3 <= teacher_2;
+      first_3 <= first_2;
+      second_3 <= second_2;
       // 4: products in one place: 16 guard bits below the step's last
       push_4 <= half_up(clipped(push_3, PUSH_LIMIT >>> push_up) <<< push_up, push_down);
       carry_4 <= carry_3 <<< 8;
       decay_4 <= half_up(decay_3, decay_down);
       weight_4 <= weight_3;
       teacher_4 <= teacher_3;
+      first_4 <= first_3;
+      second_4 <= second_3;
       // 5: their sum, exact
       sum_5 <= average ? push_4 : push_4 + carry_4 + decay_4;
       weight_5 <= weight_4;
       teacher_5 <= teacher_4;
+      first_5 <= first_4;
+      second_5 <= second_4;
       // 6: the step, rounded; the second draw of a word follows its first
       step_6 <= average ? step_5 : clipped(step_5, MOMENTUM_LIMIT);
-      second_6 <= first_draws ? leap(state) : state;
+      draw_6 <= first_draws ? leap(state) : state;
+      dropped_6 <= dropped_5;
       weight_6 <= weight_5;
       teacher_6 <= teacher_5;
+      second_6 <= second_5;
       // 7: the new words
       weight_out[l*MASTER+:MASTER] <= weight_7[MASTER-1:0];
       step_out[l*MOMENTUM+:MOMENTUM] <= step_6[MOMENTUM-1:0];
       teacher_out[l*TEACHER+:TEACHER] <= teacher_7[TEACHER-1:0];
+      first_residual_out[l*16+:16] <= dropped_6[15:0];
+      second_residual_out[l*16+:16] <= less_dropped_6[15:0];
       magnitude[l] <= average ? (teacher_7 < 0 ? -teacher_7 : teacher_7)
                               : (weight_7 < 0 ? -weight_7 : weight_7);
       // the lane's register moves on by one or two draws, a partly filled beat included
