@@ -76,6 +76,7 @@ module vector_unit #(
   typedef logic signed [63:0] wide_t;
   typedef logic [REGISTER_BITS-1:0] register_t;
 
+  localparam int OPERAND = GRADIENT > 32 ? GRADIENT : 32;  // a distance takes 25 bits
   localparam int LEAP = 16;  // steps of a register a draw
   localparam register_t TAPS = REGISTER_BITS == 32 ? register_t'(32'h80200003)
                                                    : register_t'(16'hB400);
@@ -123,9 +124,9 @@ module vector_unit #(
   endfunction
 
   // What rounding `value` dropped, in parts of 2**-15 of its last bit.
-  function automatic wide_t residual(wide_t value, wide_t kept, logic [5:0] drop,
-                                     logic [4:0] finer);
-    residual = clipped(half_up(value - (kept <<< drop), 6'(finer)), RESIDUAL_LIMIT);
+  function automatic logic signed [15:0] residual(wide_t value, wide_t kept, logic [5:0] drop,
+                                                  logic [4:0] finer);
+    residual = 16'(clipped(half_up(value - (kept <<< drop), 6'(finer)), RESIDUAL_LIMIT));
   endfunction
 
   // A beat moves one stage a cycle: `valid[s]` says that stage s holds one.
@@ -188,8 +189,10 @@ module vector_unit #(
     assign first_1  = first_residual_in[l*16+:16];
     assign second_1 = second_residual_in[l*16+:16];
 
-    wide_t operand_2, push_3, push_4, carry_3, carry_4, decay_3, decay_4, sum_5, step_6;
-    wide_t whole_5, step_5, dropped_5, dropped_6, whole_6, less_6, less_dropped_6;
+    logic signed [OPERAND-1:0] operand_2;
+    wide_t push_3, push_4, carry_3, carry_4, decay_3, decay_4, sum_5, step_6;
+    wide_t whole_5, step_5, whole_6, less_6;
+    logic signed [15:0] dropped_5, dropped_6, less_dropped_6;
     wide_t weight_7, teacher_7;
     register_t state, draw_6;
 
@@ -205,15 +208,15 @@ module vector_unit #(
     always_ff @(posedge clk) begin
       // 2: what is multiplied
       operand_2 <= average
-          ? (wide_t'(weight_1) <<< weight_up) - (wide_t'(teacher_1) <<< teacher_up)
-          : clipped(wide_t'(gradient_1), wide_t'({3'b0, gradient_limit}));
+          ? OPERAND'((wide_t'(weight_1) <<< weight_up) - (wide_t'(teacher_1) <<< teacher_up))
+          : OPERAND'(clipped(wide_t'(gradient_1), wide_t'({3'b0, gradient_limit})));
       weight_2 <= weight_1;
       step_2 <= step_1;
       teacher_2 <= teacher_1;
       first_2 <= first_1;
       second_2 <= second_1;
       // 3: products
-      push_3 <= operand_2 * wide_t'({1'b0, rate});
+      push_3 <= wide_t'(operand_2) * wide_t'({1'b0, rate});
       carry_3 <= wide_t'(step_2) * wide_t'({1'b0, factor});
       decay_3 <= wide_t'(weight_2) * wide_t'({1'b0, decay});
       weight_3 <= weight_2;
@@ -245,8 +248,8 @@ module vector_unit #(
       weight_out[l*MASTER+:MASTER] <= weight_7[MASTER-1:0];
       step_out[l*MOMENTUM+:MOMENTUM] <= step_6[MOMENTUM-1:0];
       teacher_out[l*TEACHER+:TEACHER] <= teacher_7[TEACHER-1:0];
-      first_residual_out[l*16+:16] <= dropped_6[15:0];
-      second_residual_out[l*16+:16] <= less_dropped_6[15:0];
+      first_residual_out[l*16+:16] <= dropped_6;
+      second_residual_out[l*16+:16] <= less_dropped_6;
       magnitude[l] <= average ? (teacher_7 < 0 ? -teacher_7 : teacher_7)
                               : (weight_7 < 0 ? -weight_7 : weight_7);
       // the lane's register moves on by one or two draws, a partly filled beat included
