@@ -24,7 +24,7 @@ run: $(VENV)/.run ## Train WORKLOAD on its simulated machine and print the repor
 test: $(VENV)/.test ## Run the tests
 	NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_OPTIONS)
 
-rtl: $(VENV)/.test ## Hold larger PE arrays against their RTL; takes a C++ compiler and a minute
+rtl: $(VENV)/.test ## Hold larger PE arrays and training steps against RTL; takes a C++ compiler and minutes
 	$(BIN)/python -m pytest $(TEST_OPTIONS) -m scheduled tests/rtl
 
 lint: $(VENV)/.test ## Check format, style, types and the direction of imports

@@ -1,4 +1,5 @@
 // A row of sums to result words: shifted right, rounded half up, saturated. Combinational.
+// Words are symmetric, as the kernels': their most negative code is unused.
 module requantise #(
     parameter int LANES            = 4,
     parameter int ACCUMULATOR_BITS = 32,
@@ -10,7 +11,7 @@ module requantise #(
 );
   localparam int BITS = ACCUMULATOR_BITS + 1;  // the half that rounds may carry
   localparam logic signed [BITS-1:0] HIGH = (BITS'(1) <<< (RESULT_BITS - 1)) - 1;
-  localparam logic signed [BITS-1:0] LOW  = -(BITS'(1) <<< (RESULT_BITS - 1));
+  localparam logic signed [BITS-1:0] LOW  = -HIGH;
   logic signed [BITS-1:0] half;
   assign half = (shift == 0) ? '0 : (BITS'(1) <<< (shift - 6'd1));
   for (genvar i = 0; i < LANES; i++) begin : g_lane

@@ -33,13 +33,15 @@ from models import digits
 pytestmark = pytest.mark.scheduled
 
 LABELLED, UNLABELLED = 2, 3
+ANY, SUM_DEPTH = 1 << 20, 256  # rows of a product; as many as weight_stationary.sv keeps sums of
 
 
 class RtlMachine:
     """Stands in for the kernels; every result's cycles are held against the model's."""
 
-    def __init__(self, array: SystolicArray, dataflow, unit: RtlVectorUnit):
+    def __init__(self, array: SystolicArray, dataflow, most_rows: int, unit: RtlVectorUnit):
         self.array, self.dataflow, self.unit = array, dataflow, unit
+        self.most_rows = most_rows  # of a left operand, at once
         self.ran: Counter = Counter()
 
     def take_over(self, monkeypatch) -> None:
@@ -53,27 +55,34 @@ class RtlMachine:
         def logits(network, node, parameters, values, weights, unit):
             """The method itself, given the array's sums and the identity to multiply them by."""
             rows = values.reshape(len(values), -1)
-            sums = self.multiply(rows, weights.values.reshape(rows.shape[1], -1)).sums
+            sums, _ = self.multiply(rows, weights.values.reshape(rows.shape[1], -1))
             one = Narrowed(np.eye(sums.shape[1], dtype=np.int64), weights.exponent, weights.finer)
             return exact(network, node, parameters, sums, one, unit)
 
         monkeypatch.setattr(FixedNetwork, "_logits", logits)
 
     def multiply(self, left, right, shift=0):
-        gemm = Gemm(len(left), right.shape[1], right.shape[0])
-        done = self.array(left, right, shift)
-        np.testing.assert_array_equal(done.sums, left.astype(np.int64) @ right)
-        assert done.cycles == self.dataflow.cycles(self.array.spec, gemm)
+        """``left @ right`` and that requantised, in parts whose sums the array can keep."""
         self.ran["products"] += 1
-        self.ran["macs"] += gemm.macs
-        return done
+        sums, results = [], []
+        for first in range(0, len(left), self.most_rows):
+            part = left[first : first + self.most_rows]
+            gemm = Gemm(len(part), right.shape[1], right.shape[0])
+            done = self.array(part, right, shift)
+            assert done.cycles == self.dataflow.cycles(self.array.spec, gemm)
+            self.ran["macs"] += gemm.macs
+            sums.append(done.sums)
+            results.append(done.results)
+        exact = np.concatenate(sums)
+        np.testing.assert_array_equal(exact, left.astype(np.int64) @ right)
+        return exact, np.concatenate(results)
 
     def forward(self, x, weights, stride, padding, shift, key, limit, bits, groups, finer):
         assert (stride, bits, groups, finer) == (1, 32, 1, None)
         kernel, outputs = weights.shape[0], weights.shape[3]
         left, (rows, columns) = windows(x, kernel, padding)
-        done = self.multiply(left, weights.reshape(-1, outputs), shift)
-        return requantised(done, (len(x), rows, columns, outputs), shift, key, limit)
+        product = self.multiply(left, weights.reshape(-1, outputs), shift)
+        return requantised(*product, (len(x), rows, columns, outputs), shift, key, limit)
 
     def backward_data(
         self, dy, weights, stride, padding, height, width, shift, key, limit, bits, groups, finer
@@ -83,28 +92,22 @@ class RtlMachine:
         flipped = weights[::-1, ::-1].swapaxes(2, 3)
         left, (rows, columns) = windows(dy, kernel, kernel - 1 - padding)
         assert (rows, columns) == (height, width)
-        done = self.multiply(left, flipped.reshape(-1, inputs), shift)
-        return requantised(done, (len(dy), height, width, inputs), shift, key, limit)
+        product = self.multiply(left, flipped.reshape(-1, inputs), shift)
+        return requantised(*product, (len(dy), height, width, inputs), shift, key, limit)
 
     def backward_weight(self, x, dy, kernel, stride, padding, bits, groups):
         assert (stride, bits, groups) == (1, 32, 1)
         outputs = dy.shape[3]
         left, _ = windows(x, kernel, padding)
-        sums = self.multiply(left.T, dy.reshape(-1, outputs)).sums
+        sums, _ = self.multiply(left.T, dy.reshape(-1, outputs))
         shape = kernel, kernel, x.shape[3], outputs
         return sums.astype(np.int32).reshape(shape), 0, 0  # the sums fit: no shift, no overflow
 
-    def momentum_sgd(self, master, momentum, gradient, *settings):
-        *settings, residual, other_residual, extra_bits = settings
-        assert residual is other_residual is None
-        done = self.unit.momentum_sgd(master, momentum, gradient, *settings, extra_bits=extra_bits)
-        return self._words("update", done, len(master))
+    def momentum_sgd(self, master, *arguments):
+        return self._words("update", self.unit.momentum_sgd(master, *arguments), len(master))
 
-    def moving_average(self, teacher, student, *settings):
-        *settings, residual = settings
-        assert residual is None
-        done = self.unit.moving_average(teacher, student, *settings)
-        return self._words("ema", done, len(teacher))
+    def moving_average(self, teacher, *arguments):
+        return self._words("ema", self.unit.moving_average(teacher, *arguments), len(teacher))
 
     def _words(self, step, done, words):
         assert done.cycles == VectorUnitSpec(self.unit.lanes).cycles((step,), words)
@@ -120,22 +123,26 @@ def windows(x, kernel, padding):
     return views.transpose(0, 1, 2, 4, 5, 3).reshape(-1, words), views.shape[1:3]
 
 
-def requantised(done, shape, shift, key, limit):
-    """The array's result as a kernel returns it; its own words where it rounds as the kernel."""
-    codes = np.empty(done.sums.size, np.int8)
-    seen = store_codes(done.sums.reshape(-1).copy(), 0, shift, key, limit, codes)
+def requantised(sums, results, shape, shift, key, limit):
+    """The array's product as a kernel returns it; its own words where it rounds as the kernel."""
+    codes = np.empty(sums.size, np.int8)
+    seen = store_codes(sums.reshape(-1), 0, shift, key, limit, codes)
     if key == Rounding.HALF_UP:
-        np.testing.assert_array_equal(done.results.reshape(-1), codes)
-        codes = done.results.astype(np.int8)
+        np.testing.assert_array_equal(results.reshape(-1), codes)
+        codes = results.astype(np.int8)
     return conv2d.Product(codes.reshape(shape), *map(int, seen))
 
 
-def new_learner(network, error_rounding, lanes, register_bits):
+def new_learner(network, error_rounding, error_feedback, lanes, register_bits):
     by_registers = dict.fromkeys(
         ("master_rounding", "momentum_rounding", "teacher_rounding"), Rounding.STOCHASTIC_LFSR
     )
     numerics = Numerics(
-        error_rounding=error_rounding, lfsr_lanes=lanes, lfsr_bits=register_bits, **by_registers
+        error_rounding=error_rounding,
+        error_feedback=error_feedback,
+        lfsr_lanes=lanes,
+        lfsr_bits=register_bits,
+        **by_registers,
     )
     rule = MeanTeacher(confidence_threshold=0.0)
     return rule.start(network, numerics, SeparateEma().blend, steps=10, seed=1)
@@ -155,12 +162,13 @@ def batches(count):
 def state(learner):
     """Everything that a step leaves behind, by name."""
     student = learner.student
-    tensors = {
-        **{f"master/{name}": t.values for name, t in student.parameters.items()},
-        **{f"momentum/{name}": t.values for name, t in student.momenta.items()},
-        **{f"teacher/{name}": t.values for name, t in learner.stored.items()},
-        "registers": student.executor.registers.states,
-    }
+    tensors = {"registers": student.executor.registers.states}
+    stores = {"master": student.parameters, "momentum": student.momenta, "teacher": learner.stored}
+    for kind, store in stores.items():
+        for name, tensor in store.items():
+            tensors[f"{kind}/{name}"] = tensor.values
+            if tensor.residual is not None:
+                tensors[f"{kind}/{name}/residual"] = tensor.residual
     for owner, executor in (("student", student.executor), ("teacher", learner.executor)):
         for index, running in executor.running.items():
             tensors[f"{owner}/running/{index}"] = np.stack(running)
@@ -170,18 +178,29 @@ def state(learner):
 
 
 @pytest.mark.parametrize(
-    ("top", "dataflow", "error_rounding", "lanes", "register_bits"),
+    ("top", "dataflow", "most_rows", "lanes", "register_bits", "error_rounding", "error_feedback"),
     [
-        ("output_stationary", OutputStationary(), Rounding.HALF_UP, 8, 16),
-        ("output_stationary", OutputStationary(), Rounding.STOCHASTIC, 16, 32),
-        ("weight_stationary", WeightStationary(), Rounding.HALF_UP, 16, 32),
+        ("output_stationary", OutputStationary(), ANY, 8, 16, Rounding.HALF_UP, False),
+        ("output_stationary", OutputStationary(), ANY, 16, 32, Rounding.STOCHASTIC, True),
+        ("weight_stationary", WeightStationary(), SUM_DEPTH, 16, 32, Rounding.HALF_UP, False),
     ],
+    ids=["output_stationary", "errors_by_hash", "weight_stationary"],
 )
-def test_a_step_of_the_digits_network_on_rtl_is_the_kernels(
-    top, dataflow, error_rounding, lanes, register_bits, build, monkeypatch
+def test_steps_of_the_digits_network_on_rtl_are_the_kernels(
+    top,
+    dataflow,
+    most_rows,
+    lanes,
+    register_bits,
+    error_rounding,
+    error_feedback,
+    build,
+    monkeypatch,
 ):
     network = digits.network()
-    ours, theirs = (new_learner(network, error_rounding, lanes, register_bits) for _ in range(2))
+    ours, theirs = (
+        new_learner(network, error_rounding, error_feedback, lanes, register_bits) for _ in range(2)
+    )
     before = state(ours)
     expected = []
     for batch in batches(2):
@@ -191,6 +210,7 @@ def test_a_step_of_the_digits_network_on_rtl_is_the_kernels(
     machine = RtlMachine(
         SystolicArray(build, top, PEArraySpec(rows=8, columns=8)),
         dataflow,
+        most_rows,
         RtlVectorUnit(build, lanes, register_bits),
     )
     machine.take_over(monkeypatch)

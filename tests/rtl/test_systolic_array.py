@@ -29,8 +29,8 @@ def shapes(spec, rng):
 
 def rounded_half_up(sums, shift, bits):
     """``floor(sums / 2**shift + 1/2)``, saturated to `bits` bits."""
-    half = 2**shift // 2
-    return np.clip((sums + half) // 2**shift, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    half, limit = 2**shift // 2, 2 ** (bits - 1) - 1
+    return np.clip((sums + half) // 2**shift, -limit, limit)
 
 
 def check(build, top, spec, model):
