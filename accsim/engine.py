@@ -1,8 +1,9 @@
 """Runs a step's operations on an accelerator: a timeline of cycles, bytes and their causes.
 
-Four processes share the machine. The DMA read engine walks all tiles in program order and fills
-buffer slots as they come free; the PE array and the vector unit take their tiles in order; the DMA
-write engine empties what they leave. All of them meet in one DDR channel.
+Four processes share the machine. The DMA read engine (or two, one of them for weights) walks all
+tiles in program order and fills buffer slots as they come free; the PE array and the vector unit
+take their tiles in order; the DMA write engine empties what they leave. All of them meet in one
+DDR channel.
 """
 
 from collections import deque
@@ -272,11 +273,12 @@ class _Progress:
 class _Load:
     """Where the loads of a tile stand."""
 
-    __slots__ = ("event", "pending", "ready_ps")
+    __slots__ = ("computed", "event", "pending", "ready_ps")
 
-    def __init__(self, env):
+    def __init__(self, env, readers: int):
         self.event = env.event()
-        self.pending = 1  # the reader itself, until it has issued the last transfer
+        self.computed = env.event()
+        self.pending = readers  # themselves, until they have issued their last transfers
         self.ready_ps = 0  # when the last result of another operation that it needs was there
 
     def finish(self) -> None:
@@ -296,7 +298,10 @@ class _Machine:
         self.records = [OperationRecord(operation) for operation in operations]
         self.dram = controller(self.env, spec.dram, spec.address_mapping, spec.memory_controller)
         burst_bytes = spec.dram.burst_bytes
-        self.reader = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, False)
+        self.readers = {
+            name: DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, False)
+            for name in ("dma_read", "dma_read_weights")[: 1 + spec.dma.weight_channel]
+        }
         self.writer = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, True)
         self.units: dict[str, Any] = {
             "pe_array": PEArray(self.env, spec.pe_array),
@@ -311,7 +316,7 @@ class _Machine:
         self.writer_wake: simpy.Event | None = None
         self.computing = len(self.units)
         self.tiles = [
-            (record, tile, _Load(self.env))
+            (record, tile, _Load(self.env, len(self.readers)))
             for record in self.records
             for tile in record.operation.tiles
         ]
@@ -319,7 +324,15 @@ class _Machine:
     def run(self) -> Timeline:
         """Run to the first clock edge at which every tile is computed and written."""
         env = self.env
-        processes = [env.process(self._read()), env.process(self._write())]
+        processes = [env.process(self._write())]
+        if len(self.readers) == 1:
+            processes += [env.process(self._read(self.readers["dma_read"], lambda _: True))]
+        else:
+            maps, weights = self.readers.values()
+            processes += [
+                env.process(self._read(maps, lambda name: name != "weight")),
+                env.process(self._read(weights, lambda name: name == "weight")),
+            ]
         processes += [env.process(self._compute(name)) for name in self.units]
         env.run(until=env.all_of(processes))
         self._check_finished()
@@ -327,7 +340,7 @@ class _Machine:
         if edge_ps > env.now:
             env.run(until=edge_ps)
         self.dram.finish()
-        names: dict[str, Any] = {"dma_read": self.reader, "dma_write": self.writer, **self.units}
+        names: dict[str, Any] = {**self.readers, "dma_write": self.writer, **self.units}
         for unit in names.values():
             unit.occupancy.enter("idle")
         self._retire(edge_ps)
@@ -342,8 +355,14 @@ class _Machine:
             dram_active_ps=self.dram.active_ps,
             dram_precharged_ps=self.dram.precharged_ps,
             recall=self.dram.check_recall(),
-            dma_bytes={"read": self.reader.size_bytes, "write": self.writer.size_bytes},
-            dma_bursts={"read": self.reader.bursts, "write": self.writer.bursts},
+            dma_bytes={
+                "read": sum(reader.size_bytes for reader in self.readers.values()),
+                "write": self.writer.size_bytes,
+            },
+            dma_bursts={
+                "read": sum(reader.bursts for reader in self.readers.values()),
+                "write": self.writer.bursts,
+            },
             array_macs=self.units["pe_array"].macs,
             vector_operations=self.units["vector_unit"].operations + self.units["pe_array"].blends,
             buffer_bytes={
@@ -364,17 +383,27 @@ class _Machine:
     def _of(self, tensor: Tensor) -> _Progress:
         return self.progress.setdefault(tensor, _Progress())
 
-    def _read(self):
-        env, reader, burst_bytes = self.env, self.reader, self.spec.dram.burst_bytes
+    def _read(self, reader: DmaEngine, serves: Callable[[str], bool]):
+        """Walk all tiles and bring in what belongs into the buffers that `reader` serves."""
+        env, burst_bytes = self.env, self.spec.dram.burst_bytes
+        before: _Load | None = None
         for record, tile, load in self.tiles:
+            if tile.restarts and before and not self.spec.dma.prefetch:
+                reader.wait_for("dependency")
+                if not before.computed.processed:
+                    yield before.computed
+            before = load
             reader.wait_for("buffer")
             for name in tile.fills:
-                yield from self.buffers[name].take()
+                if serves(name):
+                    yield from self.buffers[name].take()
             for transfer in tile.loads:
+                if not serves(transfer.buffer):
+                    continue
                 if transfer.needs_bytes:
                     reader.wait_for("dependency")
                     yield from self._of(transfer.tensor).reach(env, transfer.needs_bytes)
-                    load.ready_ps = env.now
+                    load.ready_ps = max(load.ready_ps, env.now)
                 load.pending += 1
                 address, size = transfer.address, transfer.size_bytes
                 yield from reader.transfer(address, size, load.finish)
@@ -415,6 +444,7 @@ class _Machine:
             yield env.timeout(end_ps - env.now)
             occupancy.enter("idle")
             self._finish(record, tile, unit)
+            load.computed.succeed()
         self.computing -= 1
         self._wake_writer()
 

@@ -22,6 +22,8 @@ class DmaSpec:
     write_bytes_per_cycle: int
     startup_cycles: int = 40
     outstanding: int = 4  # transfers in flight
+    weight_channel: bool = False  # what fills the weight buffer has a read engine of its own
+    prefetch: bool = True  # False: loads do not run ahead of a product's innermost loop
 
     def __post_init__(self):
         for name in ("read_bytes_per_cycle", "write_bytes_per_cycle", "outstanding"):

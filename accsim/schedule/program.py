@@ -5,19 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from accsim.dataflow.base import Dataflow
-from accsim.dataflow.tile import (
-    SUM_BYTES,
-    GradientProduct,
-    Operand,
-    Plan,
-    Product,
-    Sweep,
-    Tensor,
-    Tile,
-    Weights,
-    Window,
-    WordSweep,
-)
+from accsim.dataflow.product import SUM_BYTES, GradientProduct, Product
+from accsim.dataflow.sweep import Sweep, WordSweep
+from accsim.dataflow.tile import Operand, Plan, Tensor, Tile, Weights
+from accsim.dataflow.tiling import Tiling, Window
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.hardware.vector_unit import operands
 from accsim.network import (
@@ -57,6 +48,7 @@ class Operation:
     writes: tuple[tuple[Tensor, int], ...]
     on_chip: tuple[tuple[Tensor, int], ...]
     tiles: tuple[Tile, ...] = field(repr=False)
+    tiling: Tiling | None  # of a matrix product
 
     @property
     def label(self) -> str:
@@ -228,7 +220,6 @@ class Program:
                         target=use(target, samples),
                         target_shape=node.output,
                         window=product,
-                        k=node.weights // node.output.channels,
                         weights=w(use),
                         groups=node.groups,
                     )
@@ -408,7 +399,6 @@ class Program:
                 target=use(below, samples),
                 target_shape=target_shape,
                 window=window,
-                k=node.weights // target_shape.channels,
                 weights=Weights(weights, weights),
                 groups=node.groups,
             )
@@ -435,7 +425,6 @@ class Program:
                 error=use(error, samples),
                 error_shape=node.output,
                 window=window,
-                m=m,
                 gradient=use(gradient, 1),
                 groups=node.groups,
             )
@@ -618,6 +607,7 @@ class Program:
                     plan.writes,
                     tuple(on_chip.items()),
                     plan.tiles,
+                    plan.tiling,
                 )
             )
         return tuple(operations)

@@ -1,0 +1,193 @@
+"""Passes of the vector unit, cut over samples, bands of rows, or words."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from accsim.dataflow.base import Dataflow
+from accsim.dataflow.tile import Operand, Piece, Plan, Tally, Tensor, Tile, Transfer, Weights
+from accsim.dataflow.tiling import require
+from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.units import ceil_div
+
+TILES_AT_LEAST = 4  # cut so fine that load, compute and store of one operation overlap
+
+
+def cut(samples: int, rows: int, fits: Callable[[int, int], bool]) -> tuple[Piece, ...]:
+    """Pieces of `samples` maps of `rows` rows, each so large that ``fits(samples, rows)`` holds.
+
+    A fourth of the samples at most. Empty where not even one row fits.
+    """
+    group = ceil_div(samples, TILES_AT_LEAST)
+    while group and not fits(group, rows):
+        group -= 1
+    if group:
+        return tuple(
+            Piece(first, min(group, samples - first), 0, rows, rows)
+            for first in range(0, samples, group)
+        )
+    band = rows - 1
+    while band and not fits(1, band):
+        band -= 1
+    if not band:
+        return ()
+    return tuple(
+        Piece(sample, 1, first, min(band, rows - first), rows)
+        for sample in range(samples)
+        for first in range(0, rows, band)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """One pass of the vector unit over maps, sample by sample, row by row."""
+
+    label: str
+    kind: tuple[str, ...]  # steps of the vector unit, one after the other
+    samples: int
+    rows: int  # of the smallest map: bands are cut along it
+    words: int  # of one sample
+    reads: tuple[Operand, ...]
+    writes: tuple[Operand, ...]
+    parameters: Weights = field(default_factory=lambda: Weights((), ()))  # into the registers
+
+    def plan(self, machine: AcceleratorSpec, dataflow: Dataflow) -> Plan:
+        """Tiles over samples. Raises ValueError naming the buffer that cannot hold one row."""
+        buffers, unit = machine.buffers, machine.vector_unit
+        streamed = [operand for operand in self.reads if not operand.on_chip]
+        stored = [operand for operand in self.writes if not operand.on_chip]
+        read_bytes = sum(operand.tensor.sample_bytes for operand in streamed)
+        write_bytes = sum(operand.tensor.sample_bytes for operand in stored)
+        require(self.label, "input", buffers.input, ceil_div(read_bytes, self.rows))
+        require(self.label, "output", buffers.output, ceil_div(write_bytes, self.rows))
+
+        def fits(samples: int, rows: int) -> bool:
+            return (
+                samples * ceil_div(read_bytes * rows, self.rows) <= buffers.input.tile_bytes
+                and samples * ceil_div(write_bytes * rows, self.rows) <= buffers.output.tile_bytes
+            )
+
+        tally = Tally()
+        tiles: list[Tile] = []
+        parameters, early, blended = self.parameters.slice(False, 0, 1, 1, "input")
+        for piece in cut(self.samples, self.rows, fits):
+            loads = [] if tiles else list(parameters)
+            needs: list[tuple[Tensor, int]] = []
+            stores: list[Transfer] = []
+            makes: list[tuple[Tensor, int]] = []
+            used = made = 0
+            for operand in self.reads:
+                low, high = piece.span(operand.tensor.sample_bytes)
+                used += high - low
+                needed = operand.needs_bytes(high)
+                if operand.on_chip:
+                    needs.append((operand.tensor, needed))
+                elif high > low:
+                    loads.append(Transfer(operand.tensor, low, high - low, needed))
+            for operand in self.writes:
+                low, high = piece.span(operand.tensor.sample_bytes)
+                made += high - low
+                if operand.on_chip:
+                    makes.append((operand.tensor, high - low))
+                elif high > low:
+                    stores.append(Transfer(operand.tensor, low, high - low))
+            low, high = piece.span(self.words)
+            early_stores = () if tiles else early
+            tally.add(loads, early_stores, stores)
+            tiles.append(
+                Tile(
+                    cycles=unit.cycles(self.kind, high - low),
+                    vector_operations=unit.operations(self.kind, high - low)
+                    + (0 if tiles else blended),
+                    buffer_read_bytes=used + sum(t.size_bytes for t in (*stores, *early_stores)),
+                    buffer_write_bytes=made + sum(t.size_bytes for t in loads),
+                    loads=tuple(loads),
+                    stores=tuple(stores),
+                    early_stores=early_stores,
+                    needs=tuple(needs),
+                    makes=tuple(makes),
+                    fills=("input",) if streamed else (),
+                    opens=("output",) if stores else (),
+                    frees=("input",) if streamed else (),
+                    drains=("output",) if stores else (),
+                )
+            )
+        return tally.plan(tiles)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordSweep:
+    """One pass of the vector unit over words, every operand in proportion: loss, update, ema."""
+
+    label: str
+    kind: tuple[str, ...]
+    words: int
+    reads: tuple[Operand, ...]
+    writes: tuple[Operand, ...]
+    gradient: Operand | None = None  # read on chip; its slot is given back at the end
+
+    def plan(self, machine: AcceleratorSpec, dataflow: Dataflow) -> Plan:
+        """Tiles over words. Raises ValueError naming the buffer that cannot hold a few words."""
+        buffers, unit = machine.buffers, machine.vector_unit
+        read_bytes = sum(o.size_bytes for o in self.reads if not o.on_chip)
+        write_bytes = sum(o.size_bytes for o in self.writes if not o.on_chip)
+        grain = machine.dram.burst_bytes  # in words: then every word size keeps to whole bursts
+
+        def share(size_bytes: int, words: int) -> int:
+            return ceil_div(size_bytes * words, self.words)
+
+        smallest = min(grain, self.words)
+        require(self.label, "input", buffers.input, share(read_bytes, smallest))
+        require(self.label, "output", buffers.output, share(write_bytes, smallest))
+        chunk = max(grain, ceil_div(ceil_div(self.words, TILES_AT_LEAST), grain) * grain)
+        while chunk > grain and (
+            share(read_bytes, chunk) > buffers.input.tile_bytes
+            or share(write_bytes, chunk) > buffers.output.tile_bytes
+        ):
+            chunk -= grain
+        tally = Tally()
+        tiles: list[Tile] = []
+        for first in range(0, self.words, chunk):
+            end = min(first + chunk, self.words)
+            loads: list[Transfer] = []
+            stores: list[Transfer] = []
+            needs: list[tuple[Tensor, int]] = []
+            makes: list[tuple[Tensor, int]] = []
+            used = made = 0
+            gradients = (self.gradient,) if self.gradient else ()
+            for operand in (*self.reads, *gradients):
+                size = operand.size_bytes
+                low, high = size * first // self.words, size * end // self.words
+                used += high - low
+                if operand.on_chip:
+                    needs.append((operand.tensor, operand.needs_bytes(size)))
+                elif high > low:
+                    needed = operand.needs_bytes(size)
+                    loads.append(Transfer(operand.tensor, low, high - low, needed))
+            for operand in self.writes:
+                size = operand.size_bytes
+                low, high = size * first // self.words, size * end // self.words
+                made += high - low
+                if operand.on_chip:
+                    makes.append((operand.tensor, high - low))
+                elif high > low:
+                    stores.append(Transfer(operand.tensor, low, high - low))
+            tally.add(loads, (), stores)
+            filled = ("input",) if loads else ()
+            given = ("gradient",) if self.gradient and end == self.words else ()
+            tiles.append(
+                Tile(
+                    cycles=unit.cycles(self.kind, end - first),
+                    vector_operations=unit.operations(self.kind, end - first),
+                    buffer_read_bytes=used + sum(t.size_bytes for t in stores),
+                    buffer_write_bytes=made + sum(t.size_bytes for t in loads),
+                    loads=tuple(loads),
+                    stores=tuple(stores),
+                    needs=tuple(needs),
+                    makes=tuple(makes),
+                    fills=filled,
+                    opens=("output",) if stores else (),
+                    frees=(*filled, *given),
+                    drains=("output",) if stores else (),
+                )
+            )
+        return tally.plan(tiles)

@@ -1,0 +1,519 @@
+"""Tilings: tile sizes and loop order of a matrix product, chosen by their estimated time.
+
+A product runs over five loops. From outside: blocks of `held` output channels, whose weights (or
+sums of weight gradients) stay on chip; then samples, bands of rows, tiles of output channels and
+tiles of input channels, in an order of their own. A tile of an operand is loaded when one of its
+loops moves on, so sizes and order decide what travels.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from math import ceil, prod
+
+from accsim.dataflow.base import Dataflow, Gemm
+from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.hardware.buffer import BufferSpec
+from accsim.units import PS_PER_SECOND, ceil_div
+
+LOOPS = ("samples", "rows", "outputs", "inputs")
+SIZES = (*LOOPS, "held")
+SIGNIFICANT_BITS = 8  # of an estimate: it leaves out refresh, contention and neighbours
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which source rows a band of target rows needs: a convolution, or its transpose."""
+
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    transposed: bool = False
+
+    @property
+    def taps(self) -> int:
+        """Kernel positions."""
+        return self.kernel**2
+
+    def rows(self, first: int, count: int, source_rows: int) -> tuple[int, int]:
+        """First source row and end for the target rows ``first`` to ``first + count - 1``."""
+        last = first + count - 1
+        if self.transposed:
+            low = ceil_div(first + self.padding - self.kernel + 1, self.stride)
+            high = (last + self.padding) // self.stride + 1
+        else:
+            low = first * self.stride - self.padding
+            high = last * self.stride - self.padding + self.kernel
+        low = min(max(low, 0), source_rows)
+        return low, max(low, min(high, source_rows))
+
+
+@dataclass(frozen=True, order=True)
+class Tiling:
+    """Sizes of a tile and the order of its loops."""
+
+    samples: int
+    rows: int  # of the map whose pixels are cut: the result's; of backward_weight the error's
+    outputs: int  # output channels
+    inputs: int  # input channels, of one group
+    held: int  # output channels that stay on chip while samples and rows pass; 0: one tile's
+    order: tuple[str, ...] = LOOPS  # from outside, within a block of held channels
+
+    def __str__(self):
+        sizes = "x".join(str(getattr(self, name)) for name in LOOPS)
+        return f"{sizes} held {self.held} {'>'.join(name[0] for name in self.order)}"
+
+
+@dataclass(frozen=True)
+class FixedTiling:
+    """What a user decides about the tilings of some passes; the rest is searched.
+
+    `where` is a pattern for ``layer/pass``, such as ``conv1*/backward_weight``. Raises ValueError
+    for a size below 1 (0 for held) and for an order that is none of the four loops.
+    """
+
+    where: str = "*"
+    samples: int | None = None
+    rows: int | None = None
+    outputs: int | None = None
+    inputs: int | None = None
+    held: int | None = None
+    order: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        for name in SIZES:
+            size, least = getattr(self, name), 0 if name == "held" else 1
+            if size is not None and size < least:
+                raise ValueError(f"{name} of a tiling must be at least {least}, not {size}")
+        if self.order is not None and sorted(self.order) != sorted(LOOPS):
+            raise ValueError(
+                f"order of a tiling must name {', '.join(LOOPS)} once each, not {self.order}"
+            )
+
+    def allows(self, tiling: Tiling) -> bool:
+        """True where `tiling` is as the user wants it."""
+        wanted = ((getattr(self, f.name), f.name) for f in fields(self) if f.name != "where")
+        return all(size is None or size == getattr(tiling, name) for size, name in wanted)
+
+
+def fixed_for(label: str, fixed: tuple[FixedTiling, ...]) -> FixedTiling:
+    """The first of `fixed` whose pattern `label` has; else one that leaves everything open."""
+    return next((one for one in fixed if fnmatchcase(label, one.where)), FixedTiling())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nest:
+    """The loops of one product and the bytes that they move: all that its tiling depends on.
+
+    Pixels are those of the result, or of the error in backward_weight (`of_weights`). Bytes are
+    of one sample, or of all weights.
+    """
+
+    label: str = field(compare=False)  # for messages: layer and pass
+    samples: int
+    rows: int
+    width: int
+    outputs: int
+    inputs: int  # of one group
+    groups: int
+    window: Window
+    source_rows: int
+    source_bytes: int
+    source_on_chip: bool
+    map_bytes: int  # of the result in DDR; of backward_weight the error
+    map_on_chip: bool
+    weight_bytes: int = 0  # in DDR, loaded for the first time
+    weight_again_bytes: int = 0  # ... and every other time
+    sum_bytes: int  # a word of the result while its sum grows over tiles
+    gradient_bytes: int = 0  # a word of the weight gradient in DDR; 0: it stays on chip
+    of_weights: bool = False
+
+    @property
+    def channels_of_a_group(self) -> int:
+        return self.outputs // self.groups
+
+    def blocks(self, size: int) -> tuple[tuple[int, int], ...]:
+        """First output channel and end of every tile of `size`.
+
+        A tile holds whole groups, or a part of one group alone.
+        """
+        return _blocks(self.outputs, self.channels_of_a_group, size)
+
+    def gemm(self, pixels: int, outputs: int, inputs: int) -> Gemm:
+        """The product of a tile of `pixels`, output channels and input channels of a group."""
+        each = self.channels_of_a_group
+        n, groups = (each, outputs // each) if outputs > each else (outputs, 1)
+        k = inputs * self.window.taps
+        if self.of_weights:
+            return Gemm(k, n, pixels, groups, self.window.taps, of_weights=True)
+        return Gemm(pixels, n, k, groups, self.window.taps)
+
+    def band_bytes(self, rows: int) -> int:
+        """Bytes of the source that the neediest band of `rows` rows reads of a sample."""
+        return max(_bands(self, rows)) * self.source_bytes // self.source_rows
+
+    def swept_bytes(self, rows: int) -> int:
+        """Bytes of the source that all bands of a sample read, halos counted."""
+        return sum(_bands(self, rows)) * self.source_bytes // self.source_rows
+
+
+@lru_cache(maxsize=4096)
+def _blocks(channels: int, each: int, size: int) -> tuple[tuple[int, int], ...]:
+    span = channels if size >= each else each
+    return tuple(
+        (first, min(first + size, start + span))
+        for start in range(0, channels, span)
+        for first in range(start, start + span, size)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _bands(nest: Nest, rows: int) -> tuple[int, ...]:
+    """Source rows of every band of `rows` rows."""
+    if rows == nest.rows:
+        return (nest.source_rows,)
+    spans = (
+        nest.window.rows(first, min(rows, nest.rows - first), nest.source_rows)
+        for first in range(0, nest.rows, rows)
+    )
+    return tuple(high - low for low, high in spans)
+
+
+@dataclass(frozen=True, order=True)
+class Cost:
+    """What a tiling is chosen by: the first that is smaller decides."""
+
+    cycles: int  # to `SIGNIFICANT_BITS`
+    ddr_bytes: int
+    exact_cycles: int
+
+
+@lru_cache(maxsize=64)
+def planner(machine: AcceleratorSpec, dataflow: Dataflow) -> "Planner":
+    """The one planner of a machine and a dataflow; it remembers."""
+    return Planner(machine, dataflow)
+
+
+class Planner:
+    """What tilings need and cost on one machine."""
+
+    def __init__(self, machine: AcceleratorSpec, dataflow: Dataflow):
+        self.machine = machine
+        self.dataflow = dataflow
+        self._cycles: dict[Gemm, int] = {}
+        self._chosen: dict[tuple[Nest, FixedTiling], Tiling] = {}
+        dram, dma = machine.dram, machine.dma
+        self._ddr_rate = dram.peak_bytes_per_second * machine.period_ps / PS_PER_SECOND
+        self._read_rate = min(dma.read_bytes_per_cycle, self._ddr_rate)
+        self._write_rate = min(dma.write_bytes_per_cycle, self._ddr_rate)
+
+    def choose(self, nest: Nest, fixed: tuple[FixedTiling, ...] = ()) -> Tiling:
+        """The tiling of `nest` that is estimated fastest; of equals that which moves fewer bytes.
+
+        The tilings tried depend on the product alone, so a machine with more of anything has every
+        choice that a smaller one has. Raises ValueError naming the buffer that no tiling fits.
+        """
+        key = nest, fixed_for(nest.label, fixed)
+        if key not in self._chosen:
+            self._chosen[key] = self._search(*key)
+        return self._chosen[key]
+
+    def _search(self, nest: Nest, fixed: FixedTiling) -> Tiling:
+        tilings = list(candidates(nest, fixed))
+        if not tilings:
+            raise ValueError(
+                f"tiling of {nest.label} must be one that its loops allow, not {fixed}; samples "
+                f"above 1 want all {nest.rows} rows, and sums are whole before they leave"
+            )
+        best: tuple[Cost, Tiling] | None = None
+        compute: dict[tuple[int, ...], int] = {}
+        for tiling in tilings:
+            if not self._fits(nest, tiling):
+                continue
+            sizes = tiling.samples, tiling.rows, tiling.outputs, tiling.inputs
+            if sizes not in compute:
+                compute[sizes] = self._compute_cycles(nest, tiling)
+            if best and compute[sizes] > best[0].cycles:
+                continue
+            found = self._estimate(nest, tiling, compute[sizes]), tiling
+            best = min(best, found) if best else found
+        if not best:
+            self._refuse(nest, tilings)
+        return best[1]
+
+    def cycles(self, gemm: Gemm) -> int:
+        """Cycles of one tile on the PE array, or of its buffers' ports where they are slower."""
+        if gemm not in self._cycles:
+            array, buffers = self.machine.pe_array, self.machine.buffers
+            accesses = self.dataflow.accesses(array, gemm)
+            results = buffers.gradient if gemm.of_weights else buffers.output
+            self._cycles[gemm] = max(
+                self.dataflow.cycles(array, gemm),
+                ceil_div(accesses.input_read_bytes, buffers.input.bytes_per_cycle),
+                ceil_div(accesses.weight_read_bytes, buffers.weight.bytes_per_cycle),
+                ceil_div(accesses.output_read_bytes, results.bytes_per_cycle),
+                ceil_div(accesses.output_write_bytes, results.bytes_per_cycle),
+            )
+        return self._cycles[gemm]
+
+    def _fits(self, nest: Nest, tiling: Tiling) -> bool:
+        needs = self.needs_bytes(nest, tiling).items()
+        return all(size <= self._buffer(name).tile_bytes for name, size in needs)
+
+    def needs_bytes(self, nest: Nest, tiling: Tiling) -> dict[str, int]:
+        """Bytes of one tile in every buffer that a tiling uses."""
+        whole_rows = tiling.rows == nest.rows
+        share = nest.outputs  # a group reads its own inputs alone
+        if nest.groups > 1:
+            share = max(tiling.outputs, nest.channels_of_a_group)
+        source = nest.source_bytes if whole_rows else nest.band_bytes(tiling.rows)
+        source = ceil_div(
+            tiling.samples * source * tiling.inputs * share, nest.inputs * nest.outputs
+        )
+        pixels = tiling.samples * tiling.rows * nest.width
+        kept = max(tiling.held, tiling.outputs)
+        needs = {} if nest.source_on_chip else {"input": source}
+        if nest.of_weights:
+            error = tiling.samples * ceil_div(
+                nest.map_bytes * tiling.rows * tiling.outputs, nest.rows * nest.outputs
+            )
+            if not nest.map_on_chip:
+                needs["weight"] = error
+            sums = nest.window.taps * nest.sum_bytes
+            if not nest.gradient_bytes:
+                needs["gradient"] = nest.outputs * nest.inputs * sums
+            elif tiling.held:
+                needs["gradient"] = kept * nest.inputs * sums
+            else:
+                needs["gradient"] = tiling.outputs * tiling.inputs * sums
+            return needs
+        depth = nest.inputs if tiling.held else tiling.inputs
+        needs["weight"] = kept * depth * nest.window.taps * self.machine.pe_array.operand_bytes
+        word = nest.sum_bytes
+        if tiling.inputs == nest.inputs:
+            depth = nest.inputs * nest.window.taps
+            word = self.dataflow.output_word_bytes(self.machine.pe_array, depth)
+        needs["output"] = pixels * tiling.outputs * word
+        return needs
+
+    def _refuse(self, nest: Nest, tilings: list[Tiling]) -> None:
+        """Raise ValueError naming the buffer that even the tiling that lacks least overflows."""
+
+        def shortage(tiling: Tiling) -> tuple[float, str, int]:
+            needs = self.needs_bytes(nest, tiling).items()
+            return max((size / self._buffer(name).tile_bytes, name, size) for name, size in needs)
+
+        _, name, size = min(map(shortage, tilings))
+        require(nest.label, name, self._buffer(name), size)
+
+    def _buffer(self, name: str) -> BufferSpec:
+        return getattr(self.machine.buffers, name)
+
+    def estimate(self, nest: Nest, tiling: Tiling) -> Cost:
+        """Cycles that the loops take, to eight significant bits, and DDR bytes that they move."""
+        return self._estimate(nest, tiling, self._compute_cycles(nest, tiling))
+
+    def _estimate(self, nest: Nest, tiling: Tiling, compute: int) -> Cost:
+        """Cycles of the loops and DDR bytes that they move.
+
+        A tile takes the longer of its product and the loads of the next one; loads into a buffer
+        of one slot, and those behind a loop that the DMA does not look past, come before it. The
+        first load and the last store stand alone. Never faster than reads, writes, or the DDR.
+        """
+        loops = trips(nest, tiling)
+        streams = self._streams(nest, tiling, loops)
+        levels = [name for name, count in loops.items() if count > 1]
+        product = compute / prod(loops.values())
+        serial, beside = self._load_cycles(streams)
+        cycles = serial + beside + product
+        begun = 1
+        for position, name in enumerate(levels):
+            moved = frozenset(levels[position:])
+            serial, beside = self._load_cycles([s for s in streams if s.loops & moved])
+            ahead = self.machine.dma.prefetch or name == tiling.order[-1]
+            busy = max(beside, product) if ahead else beside + product
+            cycles += (loops[name] - 1) * begun * (serial + busy)
+            begun *= loops[name]
+        read = {
+            stream.channel: sum(
+                _times(other, loops) * other.cycles
+                for other in streams
+                if other.channel == stream.channel
+            )
+            for stream in streams
+        }
+        stores, stored = self._stores(nest, loops)
+        write = stored / self._write_rate
+        moved_bytes = stored + sum(_times(stream, loops) * stream.size for stream in streams)
+        moved_bytes += (nest.weight_bytes - nest.weight_again_bytes) if not nest.of_weights else 0
+        slowest = max(cycles, write, moved_bytes / self._ddr_rate, *read.values())
+        last = ceil(slowest + write / stores)
+        return Cost(_rounded(last), ceil(moved_bytes), last)
+
+    def _compute_cycles(self, nest: Nest, tiling: Tiling) -> int:
+        """Cycles of all products, edges as they are."""
+        widths = Counter(end - first for first, end in nest.blocks(tiling.outputs))
+        return sum(
+            samples_count * rows_count * width_count * inputs_count
+            * self.cycles(nest.gemm(samples * rows * nest.width, width, inputs))
+            for samples, samples_count in _runs(nest.samples, tiling.samples)
+            for rows, rows_count in _runs(nest.rows, tiling.rows)
+            for width, width_count in widths.items()
+            for inputs, inputs_count in _runs(nest.inputs, tiling.inputs)
+        )  # fmt: skip
+
+    def _streams(self, nest: Nest, tiling: Tiling, loops: dict[str, int]) -> list["_Stream"]:
+        """What is loaded, and with which loops."""
+        pieces = loops["samples"] * loops["rows"]
+        blocks = loops["held"] * loops["outputs"]
+        streams = []
+        if not nest.source_on_chip:
+            size = nest.samples * nest.swept_bytes(tiling.rows) / (pieces * loops["inputs"])
+            names = {"samples", "rows", "inputs"}
+            if nest.groups > 1:
+                size /= blocks
+                names |= {"held", "outputs"}
+            streams.append(self._stream("input", names, size))
+        if nest.of_weights:
+            if not nest.map_on_chip:
+                size = nest.samples * nest.map_bytes / (pieces * blocks)
+                names = {"held", "samples", "rows", "outputs"}
+                streams.append(self._stream("weight", names, size))
+        elif tiling.held:
+            streams.append(self._stream("weight", {"held"}, nest.weight_bytes / loops["held"]))
+        else:
+            size = nest.weight_again_bytes / (blocks * loops["inputs"])
+            streams.append(self._stream("weight", {"outputs", "inputs"}, size))
+        return streams
+
+    def _stream(self, buffer: str, loops: set[str], size: float) -> "_Stream":
+        dma = self.machine.dma
+        transfer = size / self._read_rate
+        if dma.outstanding == 1:
+            cycles = dma.startup_cycles + transfer
+        else:  # a descriptor is fetched while the transfer before it is under way
+            cycles = max(dma.startup_cycles, transfer)
+        channel = buffer if dma.weight_channel else "all"
+        return _Stream(buffer, channel, frozenset(loops), size, cycles)
+
+    def _load_cycles(self, streams: list["_Stream"]) -> tuple[float, float]:
+        """Cycles of one load of each of `streams`: before the product, and beside another."""
+        serial: Counter[str] = Counter()
+        beside: Counter[str] = Counter()
+        for stream in streams:
+            single = self._buffer(stream.buffer).slots == 1
+            (serial if single else beside)[stream.channel] += stream.cycles
+        return max(serial.values(), default=0), max(beside.values(), default=0)
+
+    def _stores(self, nest: Nest, loops: dict[str, int]) -> tuple[int, int]:
+        """Stores of the whole product, and their bytes."""
+        blocks = loops["held"] * loops["outputs"]
+        if nest.of_weights:
+            words = nest.outputs * nest.inputs * nest.window.taps
+            return blocks * loops["inputs"], words * nest.gradient_bytes
+        pieces = loops["samples"] * loops["rows"]
+        return blocks * pieces, 0 if nest.map_on_chip else nest.samples * nest.map_bytes
+
+
+def require(label: str, name: str, buffer: BufferSpec, needed_bytes: int) -> None:
+    """Raise ValueError where `buffer` cannot hold the smallest tile of operation `label`."""
+    if needed_bytes > buffer.tile_bytes:
+        share = f" (1 of its {buffer.slots} slots)" if buffer.slots > 1 else ""
+        raise ValueError(
+            f"{name} buffer must hold one tile of {label}, {needed_bytes} bytes, "
+            f"not {buffer.tile_bytes}{share}; enlarge it or narrow the layer"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """An operand on its way in: loaded whenever one of its loops moves on."""
+
+    buffer: str
+    channel: str  # of the DMA
+    loops: frozenset[str]
+    size: float  # bytes of one load
+    cycles: float  # ... and its time
+
+
+def _rounded(cycles: int) -> int:
+    """`cycles` rounded up to `SIGNIFICANT_BITS`, beyond which an estimate says nothing."""
+    grain = 1 << max(cycles.bit_length() - SIGNIFICANT_BITS, 0)
+    return ceil_div(cycles, grain) * grain
+
+
+def _times(stream: _Stream, loops: dict[str, int]) -> int:
+    """How often `stream` is loaded: once for every round of its innermost loop that moves."""
+    count = times = 1
+    for name, rounds in loops.items():
+        count *= rounds
+        if name in stream.loops and rounds > 1:
+            times = count
+    return times
+
+
+def _runs(extent: int, size: int) -> list[tuple[int, int]]:
+    """Sizes of the tiles of `extent`, each with how many there are."""
+    whole, rest = divmod(extent, size)
+    return [(size, whole)] * (whole > 0) + [(rest, 1)] * (rest > 0)
+
+
+def splits(extent: int) -> list[int]:
+    """Every size that cuts `extent` into tiles of nearly the same size, the largest first."""
+    return sorted({ceil_div(extent, parts) for parts in range(1, extent + 1)}, reverse=True)
+
+
+def halves(extent: int) -> list[int]:
+    """`extent` cut in 1, 2, 4, 8 ... tiles of nearly the same size."""
+    return sorted({ceil_div(extent, 1 << n) for n in range(extent.bit_length() + 1)}, reverse=True)
+
+
+def candidates(nest: Nest, fixed: FixedTiling) -> Iterator[Tiling]:
+    """Tilings worth a look, in a fixed order; where `fixed` names a size only that one."""
+
+    def sizes(name: str, found: list[int], most: int) -> list[int]:
+        wanted = getattr(fixed, name)
+        return found if wanted is None else [min(wanted, most)]
+
+    each = nest.channels_of_a_group
+    outputs = [each * count for count in halves(nest.groups)] if nest.groups > 1 else []
+    outputs += [size for size in halves(each) if size not in outputs]
+    inputs = halves(nest.inputs) if nest.groups == 1 else [nest.inputs]
+    pieces = [
+        (samples, rows)
+        for samples in sizes("samples", halves(nest.samples), nest.samples)
+        for rows in sizes("rows", splits(nest.rows), nest.rows)
+        if samples == 1 or rows == nest.rows
+    ]
+    for samples, rows in pieces:
+        for output in sizes("outputs", outputs, nest.outputs):
+            held = [0, *(output * count for count in halves(len(nest.blocks(output))))]
+            for input in sizes("inputs", inputs, nest.inputs):
+                for holding in sizes("held", held, nest.outputs):
+                    for order in _orders(nest, holding):
+                        if fixed.order in (None, order):
+                            yield Tiling(samples, rows, output, input, holding, order)
+
+
+def _orders(nest: Nest, held: int) -> tuple[tuple[str, ...], ...]:
+    """Orders in which no sum leaves the chip before it is whole."""
+    if not nest.of_weights:
+        return (LOOPS,)
+    if not held:
+        return (("outputs", "inputs", "samples", "rows"),)
+    return (LOOPS, ("samples", "outputs", "inputs", "rows"))
+
+
+def trips(nest: Nest, tiling: Tiling) -> dict[str, int]:
+    """Iterations of every loop from outside; those of outputs within a block of held ones."""
+    tiles = len(nest.blocks(tiling.outputs))
+    within = min(ceil_div(tiling.held, tiling.outputs), tiles) if tiling.held else tiles
+    counts = {
+        "samples": ceil_div(nest.samples, tiling.samples),
+        "rows": ceil_div(nest.rows, tiling.rows),
+        "outputs": within,
+        "inputs": ceil_div(nest.inputs, tiling.inputs),
+    }
+    return {"held": ceil_div(tiles, within), **{name: counts[name] for name in tiling.order}}
