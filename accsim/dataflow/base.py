@@ -2,11 +2,15 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from accsim.hardware.pe_array import PEArraySpec, Reservations
 
 RESULTS = "results"  # what the last event of a fold takes until the fold is over
+
+LOOPS = ("samples", "rows", "outputs", "inputs")
+SIZES = (*LOOPS, "held")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +68,50 @@ class Accesses:
 
 
 @dataclass(frozen=True)
+class FixedTiling:
+    """What a user decides about the tilings of some passes; the rest is searched.
+
+    `where` is a pattern for ``layer/pass``, such as ``conv1*/backward_weight``. Raises ValueError
+    for a size below 1 (0 for held) and for an order that is none of the four loops.
+    """
+
+    where: str = "*"
+    samples: int | None = None
+    rows: int | None = None
+    outputs: int | None = None
+    inputs: int | None = None
+    held: int | None = None
+    order: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        for name in SIZES:
+            size, least = getattr(self, name), 0 if name == "held" else 1
+            if size is not None and size < least:
+                raise ValueError(f"{name} of a tiling must be at least {least}, not {size}")
+        if self.order is not None and sorted(self.order) != sorted(LOOPS):
+            raise ValueError(
+                f"order of a tiling must name {', '.join(LOOPS)} once each, not {self.order}"
+            )
+
+
+@dataclass(frozen=True)
 class Dataflow(ABC):
     """Which operand of a product stays in the PE array while the others stream.
 
-    Cycles come out of events: a dataflow says in `play` which ones a product takes.
+    Cycles come out of events: a dataflow says in `play` which ones a product takes. `tilings` are a
+    user's own; the first whose pattern fits a pass decides about it, the rest is searched.
     """
+
+    tilings: tuple[FixedTiling, ...] = ()
 
     @property
     def name(self) -> str:
         return type(self).__name__
+
+    def fixed(self, label: str) -> FixedTiling:
+        """What a user decided about the pass ``layer/pass``."""
+        chosen = (one for one in self.tilings if fnmatchcase(label, one.where))
+        return next(chosen, FixedTiling())
 
     def cycles(self, array: PEArraySpec, gemm: Gemm) -> int:
         """Cycles from the first operand to the last result, fill and drain counted."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from accsim.dataflow.base import Dataflow, Gemm
 from accsim.dataflow.tile import Operand, Piece, Plan, Tally, Tensor, Tile, Transfer, Weights
-from accsim.dataflow.tiling import FixedTiling, Nest, Tiling, Window, planner, trips
+from accsim.dataflow.tiling import Nest, Tiling, Window, planner, trips
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.network import Shape
 
@@ -104,16 +104,14 @@ class Product:
             sum_bytes=machine.pe_array.accumulator_bytes,
         )
 
-    def plan(
-        self, machine: AcceleratorSpec, dataflow: Dataflow, fixed: tuple[FixedTiling, ...] = ()
-    ) -> Plan:
+    def plan(self, machine: AcceleratorSpec, dataflow: Dataflow) -> Plan:
         """Tiles of the tiling that is estimated fastest.
 
         Raises ValueError naming the buffer that cannot hold the smallest tile.
         """
         nest = self.nest(machine)
         planned = planner(machine, dataflow)
-        tiling = planned.choose(nest, fixed)
+        tiling = planned.choose(nest)
         walk = list(steps(nest, tiling))
         tally = Tally()
         tiles: list[Tile] = []
@@ -223,16 +221,14 @@ class GradientProduct:
             of_weights=True,
         )
 
-    def plan(
-        self, machine: AcceleratorSpec, dataflow: Dataflow, fixed: tuple[FixedTiling, ...] = ()
-    ) -> Plan:
+    def plan(self, machine: AcceleratorSpec, dataflow: Dataflow) -> Plan:
         """Tiles of the tiling that is estimated fastest.
 
         Raises ValueError naming the buffer that cannot hold the smallest tile.
         """
         nest = self.nest()
         planned = planner(machine, dataflow)
-        tiling = planned.choose(nest, fixed)
+        tiling = planned.choose(nest)
         walk = list(steps(nest, tiling))
         source_part = partial(_source_part, nest, self.source)
         error_part = partial(_error_part, nest, self.error)

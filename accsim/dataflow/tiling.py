@@ -8,18 +8,23 @@ loops moves on, so sizes and order decide what travels.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import ceil, prod
 
-from accsim.dataflow.base import Dataflow, Gemm
+from accsim.dataflow.base import LOOPS, Dataflow, FixedTiling, Gemm
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.hardware.buffer import BufferSpec
 from accsim.units import PS_PER_SECOND, ceil_div
 
-LOOPS = ("samples", "rows", "outputs", "inputs")
-SIZES = (*LOOPS, "held")
+ORDERS = {  # tried for maps, and for the gradients of weights
+    False: (LOOPS,),
+    True: (
+        LOOPS,
+        ("samples", "outputs", "inputs", "rows"),
+        ("outputs", "inputs", "samples", "rows"),
+    ),
+}
 SIGNIFICANT_BITS = 8  # of an estimate: it leaves out refresh, contention and neighbours
 
 
@@ -64,43 +69,6 @@ class Tiling:
     def __str__(self):
         sizes = "x".join(str(getattr(self, name)) for name in LOOPS)
         return f"{sizes} held {self.held} {'>'.join(name[0] for name in self.order)}"
-
-
-@dataclass(frozen=True)
-class FixedTiling:
-    """What a user decides about the tilings of some passes; the rest is searched.
-
-    `where` is a pattern for ``layer/pass``, such as ``conv1*/backward_weight``. Raises ValueError
-    for a size below 1 (0 for held) and for an order that is none of the four loops.
-    """
-
-    where: str = "*"
-    samples: int | None = None
-    rows: int | None = None
-    outputs: int | None = None
-    inputs: int | None = None
-    held: int | None = None
-    order: tuple[str, ...] | None = None
-
-    def __post_init__(self):
-        for name in SIZES:
-            size, least = getattr(self, name), 0 if name == "held" else 1
-            if size is not None and size < least:
-                raise ValueError(f"{name} of a tiling must be at least {least}, not {size}")
-        if self.order is not None and sorted(self.order) != sorted(LOOPS):
-            raise ValueError(
-                f"order of a tiling must name {', '.join(LOOPS)} once each, not {self.order}"
-            )
-
-    def allows(self, tiling: Tiling) -> bool:
-        """True where `tiling` is as the user wants it."""
-        wanted = ((getattr(self, f.name), f.name) for f in fields(self) if f.name != "where")
-        return all(size is None or size == getattr(tiling, name) for size, name in wanted)
-
-
-def fixed_for(label: str, fixed: tuple[FixedTiling, ...]) -> FixedTiling:
-    """The first of `fixed` whose pattern `label` has; else one that leaves everything open."""
-    return next((one for one in fixed if fnmatchcase(label, one.where)), FixedTiling())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,13 +177,13 @@ class Planner:
         self._read_rate = min(dma.read_bytes_per_cycle, self._ddr_rate)
         self._write_rate = min(dma.write_bytes_per_cycle, self._ddr_rate)
 
-    def choose(self, nest: Nest, fixed: tuple[FixedTiling, ...] = ()) -> Tiling:
+    def choose(self, nest: Nest) -> Tiling:
         """The tiling of `nest` that is estimated fastest; of equals that which moves fewer bytes.
 
         The tilings tried depend on the product alone, so a machine with more of anything has every
         choice that a smaller one has. Raises ValueError naming the buffer that no tiling fits.
         """
-        key = nest, fixed_for(nest.label, fixed)
+        key = nest, self.dataflow.fixed(nest.label)
         if key not in self._chosen:
             self._chosen[key] = self._search(*key)
         return self._chosen[key]
@@ -492,18 +460,16 @@ def candidates(nest: Nest, fixed: FixedTiling) -> Iterator[Tiling]:
             held = [0, *(output * count for count in halves(len(nest.blocks(output))))]
             for input in sizes("inputs", inputs, nest.inputs):
                 for holding in sizes("held", held, nest.outputs):
-                    for order in _orders(nest, holding):
-                        if fixed.order in (None, order):
+                    for order in [fixed.order] if fixed.order else ORDERS[nest.of_weights]:
+                        if _sums_stay(nest, holding, order):
                             yield Tiling(samples, rows, output, input, holding, order)
 
 
-def _orders(nest: Nest, held: int) -> tuple[tuple[str, ...], ...]:
-    """Orders in which no sum leaves the chip before it is whole."""
-    if not nest.of_weights:
-        return (LOOPS,)
-    if not held:
-        return (("outputs", "inputs", "samples", "rows"),)
-    return (LOOPS, ("samples", "outputs", "inputs", "rows"))
+def _sums_stay(nest: Nest, held: int, order: tuple[str, ...]) -> bool:
+    """True where no sum leaves the chip before it is whole."""
+    if nest.of_weights:
+        return held > 0 or {*order[2:]} == {"samples", "rows"}
+    return order[-1] == "inputs"
 
 
 def trips(nest: Nest, tiling: Tiling) -> dict[str, int]:

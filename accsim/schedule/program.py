@@ -48,7 +48,7 @@ class Operation:
     writes: tuple[tuple[Tensor, int], ...]
     on_chip: tuple[tuple[Tensor, int], ...]
     tiles: tuple[Tile, ...] = field(repr=False)
-    tiling: Tiling | None  # of a matrix product
+    tiling: Tiling | None = None  # of a matrix product
 
     @property
     def label(self) -> str:
