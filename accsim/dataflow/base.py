@@ -118,6 +118,10 @@ class Dataflow(ABC):
         return _cycles(self, array, gemm)
 
     @abstractmethod
+    def sides(self, gemm: Gemm) -> tuple[int, int, int]:
+        """What lies along rows and columns of the array, and how much streams through a fold."""
+
+    @abstractmethod
     def folds(self, array: PEArraySpec, gemm: Gemm) -> int:
         """How many times the array is filled, partly or whole, all groups together."""
 

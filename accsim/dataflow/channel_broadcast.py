@@ -23,6 +23,10 @@ class ChannelBroadcast(Dataflow):
     depthwise layer uses one row and one column.
     """
 
+    def sides(self, gemm):
+        channels, pixels = (gemm.m, gemm.k) if gemm.of_weights else (gemm.k, gemm.m)
+        return gemm.n, channels // gemm.taps, pixels * gemm.taps
+
     def folds(self, array, gemm):
         inputs = (gemm.m if gemm.of_weights else gemm.k) // gemm.taps
         return gemm.groups * ceil_div(gemm.n, array.rows) * ceil_div(inputs, array.columns)

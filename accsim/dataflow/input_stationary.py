@@ -16,6 +16,9 @@ class InputStationary(Dataflow):
     weights, so cycles and accesses are its own with m and n exchanged.
     """
 
+    def sides(self, gemm):
+        return gemm.k, gemm.m, gemm.n
+
     def folds(self, array, gemm):
         return _TRANSPOSED.folds(array, _transposed(gemm))
 

@@ -17,6 +17,9 @@ class OutputStationary(Dataflow):
     meanwhile. Skews grow evenly along rows and columns: what binds, binds in a corner.
     """
 
+    def sides(self, gemm):
+        return gemm.m, gemm.n, gemm.k
+
     def folds(self, array, gemm):
         return gemm.groups * ceil_div(gemm.m, array.rows) * ceil_div(gemm.n, array.columns)
 

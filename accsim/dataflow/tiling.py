@@ -8,13 +8,14 @@ loops moves on, so sizes and order decide what travels.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import ceil, prod
 
 from accsim.dataflow.base import LOOPS, Dataflow, FixedTiling, Gemm
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.hardware.buffer import BufferSpec
+from accsim.hardware.pe_array import PEArraySpec
 from accsim.units import PS_PER_SECOND, ceil_div
 
 ORDERS = {  # tried for maps, and for the gradients of weights
@@ -202,7 +203,11 @@ class Planner:
                 continue
             sizes = tiling.samples, tiling.rows, tiling.outputs, tiling.inputs
             if sizes not in compute:
-                compute[sizes] = self._compute_cycles(nest, tiling)
+                gemms = self._gemms(nest, tiling)
+                least = sum(count * self._least_cycles(gemm) for gemm, count in gemms)
+                if not best or least <= best[0].cycles:
+                    least = self._compute_cycles(gemms)
+                compute[sizes] = least
             if best and compute[sizes] > best[0].cycles:
                 continue
             found = self._estimate(nest, tiling, compute[sizes]), tiling
@@ -212,19 +217,24 @@ class Planner:
         return best[1]
 
     def cycles(self, gemm: Gemm) -> int:
-        """Cycles of one tile on the PE array, or of its buffers' ports where they are slower."""
+        """Cycles of one tile on the part of the PE array that is fastest."""
         if gemm not in self._cycles:
-            array, buffers = self.machine.pe_array, self.machine.buffers
-            accesses = self.dataflow.accesses(array, gemm)
-            results = buffers.gradient if gemm.of_weights else buffers.output
-            self._cycles[gemm] = max(
-                self.dataflow.cycles(array, gemm),
-                ceil_div(accesses.input_read_bytes, buffers.input.bytes_per_cycle),
-                ceil_div(accesses.weight_read_bytes, buffers.weight.bytes_per_cycle),
-                ceil_div(accesses.output_read_bytes, results.bytes_per_cycle),
-                ceil_div(accesses.output_write_bytes, results.bytes_per_cycle),
-            )
+            array = self.machine.pe_array
+            parts = parts_of(array, self.dataflow.sides(gemm)) if array.parts else [array]
+            self._cycles[gemm] = min(self._cycles_on(part, gemm) for part in parts)
         return self._cycles[gemm]
+
+    def _cycles_on(self, array: PEArraySpec, gemm: Gemm) -> int:
+        """Cycles of the array, or of its buffers' ports where they are slower."""
+        accesses, buffers = self.dataflow.accesses(array, gemm), self.machine.buffers
+        results = buffers.gradient if gemm.of_weights else buffers.output
+        return max(
+            self.dataflow.cycles(array, gemm),
+            ceil_div(accesses.input_read_bytes, buffers.input.bytes_per_cycle),
+            ceil_div(accesses.weight_read_bytes, buffers.weight.bytes_per_cycle),
+            ceil_div(accesses.output_read_bytes, results.bytes_per_cycle),
+            ceil_div(accesses.output_write_bytes, results.bytes_per_cycle),
+        )
 
     def _fits(self, nest: Nest, tiling: Tiling) -> bool:
         needs = self.needs_bytes(nest, tiling).items()
@@ -281,7 +291,7 @@ class Planner:
 
     def estimate(self, nest: Nest, tiling: Tiling) -> Cost:
         """Cycles that the loops take, to eight significant bits, and DDR bytes that they move."""
-        return self._estimate(nest, tiling, self._compute_cycles(nest, tiling))
+        return self._estimate(nest, tiling, self._compute_cycles(self._gemms(nest, tiling)))
 
     def _estimate(self, nest: Nest, tiling: Tiling, compute: int) -> Cost:
         """Cycles of the loops and DDR bytes that they move.
@@ -320,17 +330,24 @@ class Planner:
         last = ceil(slowest + write / stores)
         return Cost(_rounded(last), ceil(moved_bytes), last)
 
-    def _compute_cycles(self, nest: Nest, tiling: Tiling) -> int:
-        """Cycles of all products, edges as they are."""
+    def _gemms(self, nest: Nest, tiling: Tiling) -> list[tuple[Gemm, int]]:
+        """The products of all tiles, edges as they are, each with how often it is made."""
         widths = Counter(end - first for first, end in nest.blocks(tiling.outputs))
-        return sum(
-            samples_count * rows_count * width_count * inputs_count
-            * self.cycles(nest.gemm(samples * rows * nest.width, width, inputs))
-            for samples, samples_count in _runs(nest.samples, tiling.samples)
-            for rows, rows_count in _runs(nest.rows, tiling.rows)
-            for width, width_count in widths.items()
-            for inputs, inputs_count in _runs(nest.inputs, tiling.inputs)
-        )  # fmt: skip
+        return [
+            (nest.gemm(samples * rows * nest.width, width, inputs), s * r * w * i)
+            for samples, s in _runs(nest.samples, tiling.samples)
+            for rows, r in _runs(nest.rows, tiling.rows)
+            for width, w in widths.items()
+            for inputs, i in _runs(nest.inputs, tiling.inputs)
+        ]
+
+    def _compute_cycles(self, gemms: list[tuple[Gemm, int]]) -> int:
+        return sum(count * self.cycles(gemm) for gemm, count in gemms)
+
+    def _least_cycles(self, gemm: Gemm) -> int:
+        """Cycles that no part of the array is below: as few folds as can be, of one stream each."""
+        *_, stream = self.dataflow.sides(gemm)
+        return self.dataflow.folds(self.machine.pe_array, gemm) * stream
 
     def _streams(self, nest: Nest, tiling: Tiling, loops: dict[str, int]) -> list["_Stream"]:
         """What is loaded, and with which loops."""
@@ -426,6 +443,26 @@ def _runs(extent: int, size: int) -> list[tuple[int, int]]:
     """Sizes of the tiles of `extent`, each with how many there are."""
     whole, rest = divmod(extent, size)
     return [(size, whole)] * (whole > 0) + [(rest, 1)] * (rest > 0)
+
+
+def parts_of(array: PEArraySpec, sides: tuple[int, int, int]) -> list[PEArraySpec]:
+    """Parts of `array` that may be faster than others for a product of `sides`.
+
+    As few folds as the array allows are best, of as few rows and columns as they need: more folds
+    cost a stream each. Only where a stream is shorter than a side can shorter skews be worth it.
+    """
+
+    def sizes(side: int, most: int, stream: int) -> list[int]:
+        balanced = ceil_div(side, ceil_div(side, most))
+        shorter = {ceil_div(side, ceil_div(side, size)) for size in range(stream, balanced)}
+        return sorted({balanced} | shorter, reverse=True)
+
+    down, across, stream = sides
+    return [
+        replace(array, rows=rows, columns=columns)
+        for rows in sizes(down, array.rows, stream)
+        for columns in sizes(across, array.columns, max(stream, rows))
+    ]
 
 
 def splits(extent: int) -> list[int]:

@@ -18,6 +18,9 @@ class WeightStationary(Dataflow):
     rows and columns: what binds, binds in a corner.
     """
 
+    def sides(self, gemm):
+        return gemm.k, gemm.n, gemm.m
+
     def folds(self, array, gemm):
         return gemm.groups * ceil_div(gemm.k, array.rows) * ceil_div(gemm.n, array.columns)
 

@@ -58,6 +58,7 @@ class PEArraySpec:
     overlap: bool = True  # a fold starts while the one before is in the array, else when it is out
     multiplier_latency: int = 1  # cycles
     adder_latency: int = 1  # cycles
+    parts: bool = True  # a small product can work as on a smaller array, with its shorter skews
     registers: RegistersSpec = field(default_factory=RegistersSpec)
 
     def __post_init__(self):
