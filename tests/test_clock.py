@@ -111,7 +111,7 @@ def test_a_clock_that_charged_nothing_has_empty_tables():
 
 
 def test_a_buffer_too_small_for_one_tile_is_found_before_time_starts():
-    buffers = replace(MACHINE.buffers, gradient=BufferSpec(64, slots=1))
+    buffers = replace(MACHINE.buffers, gradient=BufferSpec(3, slots=1))
     with pytest.raises(ValueError, match=r"gradient buffer must hold one tile of fc/backward_weig"):
         clock(machine=replace(MACHINE, buffers=buffers))
 

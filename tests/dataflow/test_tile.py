@@ -1,6 +1,8 @@
 import pytest
 
-from accsim.dataflow.tile import Piece, Window, channel_blocks, cut, largest_block, products
+from accsim.dataflow.sweep import cut
+from accsim.dataflow.tile import Piece
+from accsim.dataflow.tiling import Window
 
 
 def naive_rows(window, first, count, source_rows):
@@ -53,10 +55,6 @@ def test_an_operation_is_cut_in_four_even_where_all_of_it_fits():
     assert [piece.samples for piece in cut(8, 4, lambda *_: True)] == [2, 2, 2, 2]
 
 
-def test_it_is_cut_less_where_the_array_would_stand_half_empty():
-    assert [piece.samples for piece in cut(8, 1, lambda *_: True, at_least=6)] == [6, 2]
-
-
 def test_nothing_fits_where_not_even_a_row_does():
     assert cut(2, 4, lambda *_: False) == ()
 
@@ -69,22 +67,3 @@ def test_the_bands_of_a_sample_span_it_without_gap():
 
 def test_a_band_is_as_high_as_fits():
     assert [piece.rows for piece in cut(1, 8, lambda samples, rows: rows <= 3)] == [3, 3, 2]
-
-
-@pytest.mark.parametrize(("channels", "groups"), [(64, 1), (40, 1), (48, 48), (48, 4), (80, 2)])
-@pytest.mark.parametrize("most", [16, 17, 24, 40, 1000])
-def test_blocks_of_channels_hold_whole_groups_or_folds_of_one(channels, groups, most):
-    columns, each = 16, channels // groups
-    block = largest_block(channels, groups, most, columns)
-    blocks = channel_blocks(channels, groups, block)
-    assert [c for first, end in blocks for c in range(first, end)] == list(range(channels))
-    for first, end in blocks:
-        assert end - first <= most
-        n, count = products(channels, groups, (first, end))
-        assert n * count == end - first
-        if count > 1 or n == each:
-            assert n == each
-            assert first % each == 0
-        else:
-            assert first // each == (end - 1) // each  # of one group
-            assert n % columns == 0 or end % each == 0  # whole folds but for the last

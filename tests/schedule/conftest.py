@@ -45,9 +45,14 @@ def small_machine(machine):
 def lower(network):
     """Operations of one step of `network` under a schedule."""
 
-    def lowered(schedule, machine, passes, store=True, network=network, numerics=None):
+    def lowered(schedule, machine, passes, store=True, network=network, numerics=None, tilings=()):
         return schedule.operations(
-            network, numerics or Numerics(), machine, OutputStationary(), passes, store
+            network,
+            numerics or Numerics(),
+            machine,
+            OutputStationary(tilings),
+            passes,
+            store,
         )
 
     return lowered

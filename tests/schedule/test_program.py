@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from accsim.dataflow.base import FixedTiling
 from accsim.hardware.buffer import BufferSpec
 from accsim.network import (
     IDENTITY,
@@ -240,7 +241,7 @@ def test_a_fused_addition_keeps_its_sum_on_the_lanes(lower, machine):
 def test_a_depthwise_layer_moves_and_multiplies_by_the_hand_count(lower, machine):
     """8 channels of 6x6, kernels of 3x3: 72 weights, 72 products a pixel; the array takes 8 turns.
 
-    On 32 x 32 processing elements a fold holds 32 pixels of one channel: one column of 32 works.
+    On 32 x 32 processing elements a fold holds 9 pixels of one channel: one column of 32 works.
     """
     layers = (
         Conv2d("first", 8, 1),
@@ -248,9 +249,10 @@ def test_a_depthwise_layer_moves_and_multiplies_by_the_hand_count(lower, machine
         Linear("fc", 3),
     )
     network = Network("separable", Shape(6, 6, 2), layers)
+    fixed = FixedTiling("depth/student_forward", samples=1, outputs=8)
     assert network.parameters == 16 + 72 + 36 * 8 * 3 + 3
     passes = Passes(0, 4, 4, False)
-    operations = lower(SeparateEma(), machine, passes, network=network)
+    operations = lower(SeparateEma(), machine, passes, network=network, tilings=(fixed,))
     depth = {o.pass_name: o for o in operations if o.layer == "depth"}
     assert moved(depth.values()) == {
         ("student_forward", "activations"): (4 * 288, 4 * 288),
@@ -266,9 +268,10 @@ def test_a_depthwise_layer_moves_and_multiplies_by_the_hand_count(lower, machine
     for name in ("student_forward", "backward_data", "backward_weight"):
         counted = sum(tile.macs for tile in depth[name].tiles)
         assert counted == 4 * 36 * 72 == macs[f"depth/{name}"]
-    rows = columns = 32
-    for tile in depth["student_forward"].tiles:  # one sample each: two folds a channel
-        assert tile.cycles == 9 + 2 * rows + columns + 3 + (8 * 2 - 1) * rows
+    # one sample: 36 pixels of a channel are four folds of 9 rows, no more than there are taps
+    assert depth["student_forward"].tiling.samples == 1
+    for tile in depth["student_forward"].tiles:
+        assert tile.cycles == 9 + 2 * 9 + 1 + 3 + (8 * 4 - 1) * 9
 
 
 @pytest.mark.parametrize("schedule", [SeparateEma(), LayerwiseEma()])
@@ -353,11 +356,14 @@ def test_batch_norm_reads_once_what_fits_between_its_two_passes(lower, machine):
     assert sorted(size for _, size in apply.on_chip) == [16, 64]
 
 
+FOLDS = (FixedTiling("conv/backward_weight", samples=1, outputs=8, inputs=16, held=0),)
+
+
 def test_a_gradient_too_large_for_its_buffer_is_spilled_and_read_by_the_update(
     lower, small_machine
 ):
     network = Network("wide", Shape(8, 8, 16), (Conv2d("conv", 64, 3, padding=1),))
-    counts = moved(lower(SeparateEma(), small_machine, STEP, network=network))
+    counts = moved(lower(SeparateEma(), small_machine, STEP, network=network, tilings=FOLDS))
     gradient = 9 * 16 * 64 * 4  # 36,864 bytes against a buffer of 5,000
     assert counts["backward_weight", "gradient"] == (0, gradient)
     assert counts["update", "gradient"] == (gradient, 0)
@@ -369,27 +375,35 @@ def test_a_gradient_too_large_for_its_buffer_is_spilled_and_read_by_the_update(
 def test_a_narrow_gradient_travels_narrow_but_is_summed_wide(lower, small_machine):
     network = Network("wide", Shape(8, 8, 16), (Conv2d("conv", 64, 3, padding=1),))
     numerics = Numerics(gradient_bits=8)
-    counts = moved(lower(SeparateEma(), small_machine, STEP, network=network, numerics=numerics))
+    operations = lower(
+        SeparateEma(), small_machine, STEP, network=network, numerics=numerics, tilings=FOLDS
+    )
+    counts = moved(operations)
     gradient = 9 * 16 * 64  # a byte a word; as sums of four bytes too large for 5,000 on chip
     assert counts["backward_weight", "gradient"] == (0, gradient)
     assert counts["update", "gradient"] == (gradient, 0)
     assert counts["backward_weight", "images"] == (8 * 2 * 8 * 8 * 16, 0)  # folds as in 32 bits
 
 
-def test_the_cheaper_loop_order_is_taken(lower, small_machine):
+@pytest.mark.parametrize(
+    ("held", "samples", "images", "weights"),
+    [
+        (24, 1, 1, 1),  # one sample is one tile: it stays while the blocks of weights pass
+        (0, 1, 1, 1),
+        (24, 8, 3, 1),  # a block of weights stays while all maps pass: they come three times
+        (0, 8, 1, 4),  # four pieces of two samples stay, all weights come for each
+    ],
+)
+def test_held_weights_are_read_once_and_maps_for_every_block(
+    lower, small_machine, held, samples, images, weights
+):
     # weights 9,216 bytes on chip against a slot of 4,096: blocks of 24 channels, 3 of them
     network = Network("wide", Shape(8, 8, 16), (Conv2d("conv", 64, 3, padding=1),))
-    weights, image = 9 * 16 * 64 * 2, 8 * 8 * 16
-
-    def read(samples):
-        passes = Passes(0, samples, 0, False)
-        counts = moved(lower(SeparateEma(), small_machine, passes, network=network))
-        return counts["student_forward", "images"][0], counts["student_forward", "weights"][0]
-
-    # one sample is one tile: it stays while the blocks pass, and nothing is read twice
-    assert read(1) == (image, weights)
-    # eight samples are four tiles: three times the images is less than four times the weights
-    assert read(8) == (3 * 8 * image, weights)
+    fixed = FixedTiling(samples=2, outputs=24, inputs=16, held=held)
+    passes = Passes(0, samples, 0, False)
+    counts = moved(lower(SeparateEma(), small_machine, passes, network=network, tilings=(fixed,)))
+    assert counts["student_forward", "images"][0] == images * samples * 8 * 8 * 16
+    assert counts["student_forward", "weights"][0] == weights * 9 * 16 * 64 * 2
 
 
 def test_a_map_with_two_readers_sums_their_errors(lower, machine):
@@ -423,10 +437,10 @@ def test_a_map_with_two_readers_sums_their_errors(lower, machine):
 @pytest.mark.parametrize(
     ("name", "bytes_", "message"),
     [
-        ("weight", 100, "weight buffer must hold one tile of conv/teacher_forward, 144 bytes"),
-        ("input", 100, "input buffer must hold one tile of conv/teacher_forward, 128 bytes"),
+        ("weight", 16, "weight buffer must hold one tile of conv/teacher_forward, 9 bytes"),
+        ("input", 14, "input buffer must hold one tile of conv/teacher_forward, 8 bytes"),
         ("output", 10, "output buffer must hold one tile of conv/teacher_forward, 8 bytes"),
-        ("gradient", 100, "gradient buffer must hold one tile of conv/backward_weight, 576 bytes"),
+        ("gradient", 30, "gradient buffer must hold one tile of conv/backward_weight, 36 bytes"),
     ],
 )
 def test_a_buffer_too_small_for_one_tile_is_named(lower, machine, name, bytes_, message):
@@ -434,11 +448,9 @@ def test_a_buffer_too_small_for_one_tile_is_named(lower, machine, name, bytes_, 
     buffers = replace(
         machine.buffers, **{name: BufferSpec(bytes_, slots=1 if name == "gradient" else 2)}
     )
-    # 3 x 3 x 16 weights; rows 0 and 1 of 8 x 16 bytes for the first row of output
+    # of one channel: 3 x 3 weights, a row of 8 pixels in and out, 3 x 3 sums of four bytes
     if name == "input":
         network = Network("one", Shape(8, 8, 16), (Conv2d("conv", 1, 1),))
-    if name == "weight":
-        buffers = replace(machine.buffers, weight=BufferSpec(200))
     with pytest.raises(ValueError, match=message):
         lower(SeparateEma(), replace(machine, buffers=buffers), STEP, network=network)
 
@@ -494,7 +506,9 @@ def test_batch_norm_waits_for_the_statistics_of_the_whole_batch(lower, machine, 
 def test_a_gradient_is_written_once_a_tile_and_read_back_by_all_but_the_first(lower, machine):
     (operation,) = [
         o
-        for o in lower(SeparateEma(), machine, Passes(0, 8, 8, False))
+        for o in lower(
+            SeparateEma(), machine, Passes(0, 8, 8, False), tilings=(FixedTiling(samples=2),)
+        )
         if o.label == "conv/backward_weight"
     ]
     gradient = 9 * 2 * 4  # 9 x 2 sums of 4 bytes
