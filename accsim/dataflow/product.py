@@ -35,25 +35,27 @@ def steps(nest: Nest, tiling: Tiling) -> Iterator[Step]:
     blocks = nest.blocks(tiling.outputs)
     loops = trips(nest, tiling)
     for held in range(loops["held"]):
-        within = blocks[held * loops["outputs"] : (held + 1) * loops["outputs"]]
         places = {
-            "samples": range(0, nest.samples, tiling.samples),
-            "rows": range(0, nest.rows, tiling.rows),
-            "outputs": within,
-            "inputs": range(0, nest.inputs, tiling.inputs),
+            "samples": _ranges(nest.samples, tiling.samples),
+            "rows": _ranges(nest.rows, tiling.rows),
+            "outputs": blocks[held * loops["outputs"] : (held + 1) * loops["outputs"]],
+            "inputs": _ranges(nest.inputs, tiling.inputs),
         }
         for at in product(*(places[name] for name in tiling.order)):
             place = dict(zip(tiling.order, at, strict=True))
-            sample, row, first = place["samples"], place["rows"], place["inputs"]
-            samples = min(tiling.samples, nest.samples - sample)
-            rows = min(tiling.rows, nest.rows - row)
+            (sample, last), (row, end) = place["samples"], place["rows"]
             yield Step(
                 held,
-                Piece(sample, samples, row, rows, nest.rows),
+                Piece(sample, last - sample, row, end - row, nest.rows),
                 place["outputs"],
-                (first, min(first + tiling.inputs, nest.inputs)),
+                place["inputs"],
                 at[-1] == places[tiling.order[-1]][0],
             )
+
+
+def _ranges(extent: int, size: int) -> tuple[tuple[int, int], ...]:
+    """First and end of every tile of `extent`."""
+    return tuple((first, min(first + size, extent)) for first in range(0, extent, size))
 
 
 def neighbours(items: list[Step]) -> Iterator[tuple[Step | None, Step, Step | None]]:
@@ -122,7 +124,8 @@ class Product:
             weights = here.outputs, here.inputs
             arrives, leaves = _moves_on(tiling, before, here), _moves_on(tiling, here, after)
             parameters: tuple[Transfer, ...] = ()
-            early, blended = (), 0
+            early: tuple[Transfer, ...] = ()
+            blended = 0
             if weights not in loaded if tiling.held else arrives:
                 parameters, early, blended = self._weights(here, weights in loaded)
                 loaded.add(weights)
@@ -136,9 +139,10 @@ class Product:
             size = words * (self.target.tensor.sample_bytes // self.target_shape.size)
             stores = (Transfer(self.target.tensor, written, size),) if last else ()
             written += size if last else 0
-            accesses = dataflow.accesses(machine.pe_array, gemm)
+            array = planned.part(gemm)
+            accesses = dataflow.accesses(array, gemm)
             sum_bytes = words * nest.sum_bytes
-            whole_bytes = words * dataflow.output_word_bytes(machine.pe_array, gemm.k)
+            whole_bytes = words * dataflow.output_word_bytes(array, gemm.k)
             travels = not self.target.on_chip
             tally.add(loads, early, stores if travels else ())
             tiles.append(
@@ -253,7 +257,7 @@ class GradientProduct:
             opens, drains = _moves_on(tiling, before, here), _moves_on(tiling, here, after)
             if self.gradient.on_chip:
                 opens, drains = before is None, False
-            accesses = dataflow.accesses(machine.pe_array, gemm)
+            accesses = dataflow.accesses(planned.part(gemm), gemm)
             tally.add(loads, (), stores)
             tiles.append(
                 Tile(

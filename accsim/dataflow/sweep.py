@@ -5,11 +5,18 @@ from dataclasses import dataclass, field
 
 from accsim.dataflow.base import Dataflow
 from accsim.dataflow.tile import Operand, Piece, Plan, Tally, Tensor, Tile, Transfer, Weights
-from accsim.dataflow.tiling import require
+from accsim.dataflow.tiling import too_small
 from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.hardware.buffer import BufferSpec
 from accsim.units import ceil_div
 
 TILES_AT_LEAST = 4  # cut so fine that load, compute and store of one operation overlap
+
+
+def require(label: str, name: str, buffer: BufferSpec, needed_bytes: int) -> None:
+    """Raise ValueError where `buffer` cannot hold the smallest tile of the pass `label`."""
+    if needed_bytes > buffer.tile_bytes:
+        raise ValueError(too_small(label, name, buffer, needed_bytes))
 
 
 def cut(samples: int, rows: int, fits: Callable[[int, int], bool]) -> tuple[Piece, ...]:

@@ -171,7 +171,7 @@ class Planner:
     def __init__(self, machine: AcceleratorSpec, dataflow: Dataflow):
         self.machine = machine
         self.dataflow = dataflow
-        self._cycles: dict[Gemm, int] = {}
+        self._parts: dict[Gemm, tuple[int, PEArraySpec]] = {}
         self._chosen: dict[tuple[Nest, FixedTiling], Tiling] = {}
         dram, dma = machine.dram, machine.dma
         self._ddr_rate = dram.peak_bytes_per_second * machine.period_ps / PS_PER_SECOND
@@ -212,17 +212,25 @@ class Planner:
                 continue
             found = self._estimate(nest, tiling, compute[sizes]), tiling
             best = min(best, found) if best else found
-        if not best:
-            self._refuse(nest, tilings)
+        if best is None:
+            raise ValueError(self._refusal(nest, tilings))
         return best[1]
 
     def cycles(self, gemm: Gemm) -> int:
-        """Cycles of one tile on the part of the PE array that is fastest."""
-        if gemm not in self._cycles:
+        """Cycles of one tile on its part of the PE array."""
+        return self._fastest(gemm)[0]
+
+    def part(self, gemm: Gemm) -> PEArraySpec:
+        """The part of the PE array that is fastest for one tile."""
+        return self._fastest(gemm)[1]
+
+    def _fastest(self, gemm: Gemm) -> tuple[int, PEArraySpec]:
+        if gemm not in self._parts:
             array = self.machine.pe_array
             parts = parts_of(array, self.dataflow.sides(gemm)) if array.parts else [array]
-            self._cycles[gemm] = min(self._cycles_on(part, gemm) for part in parts)
-        return self._cycles[gemm]
+            timed = [(self._cycles_on(part, gemm), part) for part in parts]
+            self._parts[gemm] = min(timed, key=lambda pair: pair[0])
+        return self._parts[gemm]
 
     def _cycles_on(self, array: PEArraySpec, gemm: Gemm) -> int:
         """Cycles of the array, or of its buffers' ports where they are slower."""
@@ -276,15 +284,15 @@ class Planner:
         needs["output"] = pixels * tiling.outputs * word
         return needs
 
-    def _refuse(self, nest: Nest, tilings: list[Tiling]) -> None:
-        """Raise ValueError naming the buffer that even the tiling that lacks least overflows."""
+    def _refusal(self, nest: Nest, tilings: list[Tiling]) -> str:
+        """One sentence on the buffer that even the tiling that lacks least overflows."""
 
         def shortage(tiling: Tiling) -> tuple[float, str, int]:
             needs = self.needs_bytes(nest, tiling).items()
             return max((size / self._buffer(name).tile_bytes, name, size) for name, size in needs)
 
         _, name, size = min(map(shortage, tilings))
-        require(nest.label, name, self._buffer(name), size)
+        return too_small(nest.label, name, self._buffer(name), size)
 
     def _buffer(self, name: str) -> BufferSpec:
         return getattr(self.machine.buffers, name)
@@ -324,8 +332,8 @@ class Planner:
         }
         stores, stored = self._stores(nest, loops)
         write = stored / self._write_rate
-        moved_bytes = stored + sum(_times(stream, loops) * stream.size for stream in streams)
-        moved_bytes += (nest.weight_bytes - nest.weight_again_bytes) if not nest.of_weights else 0
+        once = nest.weight_bytes - nest.weight_again_bytes if not tiling.held else 0
+        moved_bytes = stored + once + sum(_times(stream, loops) * stream.size for stream in streams)
         slowest = max(cycles, write, moved_bytes / self._ddr_rate, *read.values())
         last = ceil(slowest + write / stores)
         return Cost(_rounded(last), ceil(moved_bytes), last)
@@ -402,14 +410,13 @@ class Planner:
         return blocks * pieces, 0 if nest.map_on_chip else nest.samples * nest.map_bytes
 
 
-def require(label: str, name: str, buffer: BufferSpec, needed_bytes: int) -> None:
-    """Raise ValueError where `buffer` cannot hold the smallest tile of operation `label`."""
-    if needed_bytes > buffer.tile_bytes:
-        share = f" (1 of its {buffer.slots} slots)" if buffer.slots > 1 else ""
-        raise ValueError(
-            f"{name} buffer must hold one tile of {label}, {needed_bytes} bytes, "
-            f"not {buffer.tile_bytes}{share}; enlarge it or narrow the layer"
-        )
+def too_small(label: str, name: str, buffer: BufferSpec, needed_bytes: int) -> str:
+    """One sentence on a `buffer` that cannot hold the smallest tile of the pass `label`."""
+    share = f" (1 of its {buffer.slots} slots)" if buffer.slots > 1 else ""
+    return (
+        f"{name} buffer must hold one tile of {label}, {needed_bytes} bytes, "
+        f"not {buffer.tile_bytes}{share}; enlarge it or narrow the layer"
+    )
 
 
 @dataclass(frozen=True, slots=True)
