@@ -332,7 +332,7 @@ class Planner:
         }
         stores, stored = self._stores(nest, loops)
         write = stored / self._write_rate
-        once = nest.weight_bytes - nest.weight_again_bytes if not tiling.held else 0
+        once: float = nest.weight_bytes - nest.weight_again_bytes if not tiling.held else 0
         moved_bytes = stored + once + sum(_times(stream, loops) * stream.size for stream in streams)
         slowest = max(cycles, write, moved_bytes / self._ddr_rate, *read.values())
         last = ceil(slowest + write / stores)
@@ -389,16 +389,19 @@ class Planner:
         else:  # a descriptor is fetched while the transfer before it is under way
             cycles = max(dma.startup_cycles, transfer)
         channel = buffer if dma.weight_channel else "all"
-        return _Stream(buffer, channel, frozenset(loops), size, cycles)
+        single = self._buffer(buffer).slots == 1
+        return _Stream(channel, single, frozenset(loops), size, cycles)
 
     def _load_cycles(self, streams: list["_Stream"]) -> tuple[float, float]:
         """Cycles of one load of each of `streams`: before the product, and beside another."""
-        serial: Counter[str] = Counter()
-        beside: Counter[str] = Counter()
-        for stream in streams:
-            single = self._buffer(stream.buffer).slots == 1
-            (serial if single else beside)[stream.channel] += stream.cycles
-        return max(serial.values(), default=0), max(beside.values(), default=0)
+        serial, beside = (
+            [
+                sum(s.cycles for s in streams if s.channel == channel and s.single == single)
+                for channel in {stream.channel for stream in streams}
+            ]
+            for single in (True, False)
+        )
+        return max(serial, default=0.0), max(beside, default=0.0)
 
     def _stores(self, nest: Nest, loops: dict[str, int]) -> tuple[int, int]:
         """Stores of the whole product, and their bytes."""
@@ -423,8 +426,8 @@ def too_small(label: str, name: str, buffer: BufferSpec, needed_bytes: int) -> s
 class _Stream:
     """An operand on its way in: loaded whenever one of its loops moves on."""
 
-    buffer: str
     channel: str  # of the DMA
+    single: bool  # into a buffer of one slot
     loops: frozenset[str]
     size: float  # bytes of one load
     cycles: float  # ... and its time
