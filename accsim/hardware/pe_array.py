@@ -7,7 +7,7 @@ they take, is the dataflow's matter (`accsim.dataflow`).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from accsim.hardware.occupancy import Occupancy
 
@@ -59,7 +59,7 @@ class PEArraySpec:
     multiplier_latency: int = 1  # cycles
     adder_latency: int = 1  # cycles
     parts: bool = True  # a small product can work as on a smaller array, with its shorter skews
-    registers: RegistersSpec = field(default_factory=RegistersSpec)
+    registers: RegistersSpec = RegistersSpec()
 
     def __post_init__(self):
         for name in ("rows", "columns", "multiplier_latency", "adder_latency"):

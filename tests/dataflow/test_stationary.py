@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from accsim.dataflow.base import Gemm
+from accsim.dataflow.channel_broadcast import ChannelBroadcast
 from accsim.dataflow.input_stationary import InputStationary
 from accsim.dataflow.output_stationary import OutputStationary
 from accsim.dataflow.weight_stationary import WeightStationary
@@ -88,6 +89,7 @@ def test_events_of_weight_stationary_add_up_to_its_closed_form(array, m, n, k, g
     assert InputStationary().cycles(array, transposed) == rows + stream + (folds - 1) * again
 
 
+EVERY = [OutputStationary(), WeightStationary(), InputStationary(), ChannelBroadcast()]
 SCALESIM = {"os": OutputStationary(), "ws": WeightStationary(), "is": InputStationary()}
 
 
@@ -116,7 +118,7 @@ def test_operand_reads_are_those_of_scalesim(row):
     )
 
 
-@pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary(), InputStationary()])
+@pytest.mark.parametrize("dataflow", EVERY)
 @pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (5, 7, 3), (64, 64, 64), (1000, 10, 27)])
 def test_never_fewer_cycles_than_macs_per_unit(dataflow, overlap, m, n, k):
@@ -124,7 +126,7 @@ def test_never_fewer_cycles_than_macs_per_unit(dataflow, overlap, m, n, k):
     assert dataflow.cycles(array, Gemm(m, n, k)) * array.macs_per_cycle >= m * n * k
 
 
-@pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary(), InputStationary()])
+@pytest.mark.parametrize("dataflow", EVERY)
 def test_overlap_never_costs_cycles(dataflow):
     array = PEArraySpec(8, 4)
     serial = replace(array, overlap=False)

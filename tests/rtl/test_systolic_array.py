@@ -4,15 +4,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from systolic_array import SystolicArray
+from systolic_array import Outcome, SystolicArray
 
 from accsim.dataflow.base import Gemm
+from accsim.dataflow.input_stationary import InputStationary
 from accsim.dataflow.output_stationary import OutputStationary
 from accsim.dataflow.weight_stationary import WeightStationary
 from accsim.hardware.pe_array import PEArraySpec, RegistersSpec
+from accsim.kernels import conv2d
+from accsim.kernels.fixed_point import HALF_UP, limit
 
-DATAFLOWS = {"output_stationary": OutputStationary(), "weight_stationary": WeightStationary()}
-TOPS = pytest.mark.parametrize("top", DATAFLOWS)
+DATAFLOWS = {
+    "output_stationary": OutputStationary(),
+    "weight_stationary": WeightStationary(),
+    "input_stationary": InputStationary(),
+}
+EVERY_DATAFLOW = pytest.mark.parametrize("dataflow", DATAFLOWS)
 OVERLAP = pytest.mark.parametrize("overlap", [True, False], ids=["overlap", "serial"])
 SHAPES = 40
 
@@ -28,52 +35,67 @@ def shapes(spec, rng):
 
 
 def rounded_half_up(sums, shift, bits):
-    """``floor(sums / 2**shift + 1/2)``, saturated to `bits` bits."""
-    half, limit = 2**shift // 2, 2 ** (bits - 1) - 1
-    return np.clip((sums + half) // 2**shift, -limit, limit)
+    """``floor(sums / 2**shift + 1/2)``, saturated to the codes of `bits` bits."""
+    return np.clip((sums + 2**shift // 2) // 2**shift, -limit(bits), limit(bits))
 
 
-def check(build, top, spec, model):
+def array_of(build, dataflow, spec):
+    """The RTL of `dataflow` as a function of inputs, weights and shift.
+
+    An input-stationary array is a weight-stationary one, for ``(x @ w)^T = w^T @ x^T``.
+    """
+    if dataflow != "input_stationary":
+        return SystolicArray(build, dataflow, spec, result_bits=spec.operand_bits)
+    transposed = SystolicArray(build, "weight_stationary", spec, result_bits=spec.operand_bits)
+
+    def run(inputs, weights, shift):
+        outcome = transposed(weights.T, inputs.T, shift)
+        return Outcome(outcome.sums.T, outcome.results.T, outcome.cycles)
+
+    return run
+
+
+def check(build, dataflow, spec, model):
     """The RTL with the parameters of `spec` against exact integers and the cycles of `model`."""
     bits = spec.operand_bits
-    array, rng = SystolicArray(build, top, spec, result_bits=bits), np.random.default_rng(0)
-    limit = 2 ** (bits - 1)
+    array, rng = array_of(build, dataflow, spec), np.random.default_rng(0)
+    lowest = -(2 ** (bits - 1))
     for number, (m, n, k) in enumerate(shapes(spec, rng)):
-        inputs, weights = (rng.integers(-limit, limit, size) for size in ((m, k), (k, n)))
+        inputs, weights = (rng.integers(lowest, -lowest, size) for size in ((m, k), (k, n)))
         if number == 0:
-            inputs[:], weights[:] = -limit, -limit  # the largest product
+            inputs[:], weights[:] = lowest, lowest  # the largest product
         shift = number % (2 * bits)
         outcome = array(inputs, weights, shift)
-        label = f"{top} {m}x{n}x{k}"
+        label = f"{dataflow} {m}x{n}x{k}"
         exact = inputs @ weights
         np.testing.assert_array_equal(outcome.sums, exact, label)
         np.testing.assert_array_equal(outcome.results, rounded_half_up(exact, shift, bits), label)
-        assert outcome.cycles == DATAFLOWS[top].cycles(model, Gemm(m, n, k)), label
+        assert outcome.cycles == DATAFLOWS[dataflow].cycles(model, Gemm(m, n, k)), label
 
 
-@TOPS
+@EVERY_DATAFLOW
 @OVERLAP
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (8, 4), (8, 8)])
-def test_bits_and_cycles_are_those_of_the_rtl(build, top, overlap, rows, columns):
+def test_bits_and_cycles_are_those_of_the_rtl(build, dataflow, overlap, rows, columns):
     spec = PEArraySpec(rows, columns, overlap=overlap)
-    check(build, top, spec, spec)
+    check(build, dataflow, spec, spec)
 
 
-@TOPS
+@EVERY_DATAFLOW
 @OVERLAP
-def test_wide_operands_are_those_of_the_rtl(build, top, overlap):
+def test_wide_operands_are_those_of_the_rtl(build, dataflow, overlap):
     spec = PEArraySpec(8, 4, operand_bits=16, accumulator_bits=48, overlap=overlap)
-    check(build, top, spec, spec)
+    check(build, dataflow, spec, spec)
 
 
-@TOPS
+@EVERY_DATAFLOW
 @OVERLAP
 @pytest.mark.parametrize(
     ("rows", "columns", "bits", "multiplier_latency", "adder_latency"),
     [(4, 4, 8, 3, 2), (3, 5, 2, 1, 3), (1, 3, 6, 2, 4)],
 )
 def test_latencies_are_those_of_the_rtl(
-    build, top, overlap, rows, columns, bits, multiplier_latency, adder_latency
+    build, dataflow, overlap, rows, columns, bits, multiplier_latency, adder_latency
 ):
     spec = PEArraySpec(
         rows,
@@ -83,19 +105,40 @@ def test_latencies_are_those_of_the_rtl(
         multiplier_latency=multiplier_latency,
         adder_latency=adder_latency,
     )
-    check(build, top, spec, spec)
+    check(build, dataflow, spec, spec)
+
+
+@EVERY_DATAFLOW
+@pytest.mark.parametrize(("bits", "accumulator_bits"), [(8, 32), (16, 48), (8, 18)])
+def test_a_pointwise_convolution_of_the_kernels_has_the_bits_of_the_rtl(
+    build, dataflow, bits, accumulator_bits
+):
+    """18 bits hold 8 of the largest products; the sums of 100 wrap."""
+    spec = PEArraySpec(8, 4, operand_bits=bits, accumulator_bits=accumulator_bits)
+    array, rng = array_of(build, dataflow, spec), np.random.default_rng(0)
+    pixels, inputs, outputs = 30, 100, 10
+    code, most = (np.int8 if bits == 8 else np.int16), limit(bits)
+    x = rng.integers(-most, most + 1, (1, pixels, 1, inputs)).astype(code)
+    weights = rng.integers(-most, most + 1, (1, 1, inputs, outputs)).astype(code)
+    wrapped = 0
+    for shift in range(0, 2 * bits, 3):
+        product = conv2d.forward(x, weights, 1, 0, shift, HALF_UP, most, accumulator_bits)
+        outcome = array(x[0, :, 0].astype(int), weights[0, 0].astype(int), shift)
+        np.testing.assert_array_equal(outcome.results, product.values[0, :, 0])
+        wrapped += product.overflowed
+    assert bool(wrapped) == (accumulator_bits == 18)
 
 
 @pytest.mark.scheduled
-@TOPS
+@EVERY_DATAFLOW
 @OVERLAP
 @pytest.mark.parametrize("latency", [1, 2])
-def test_a_16x16_array_is_that_of_the_rtl(build, top, overlap, latency):
+def test_a_16x16_array_is_that_of_the_rtl(build, dataflow, overlap, latency):
     spec = PEArraySpec(16, 16, overlap=overlap, adder_latency=latency)
-    check(build, top, spec, spec)
+    check(build, dataflow, spec, spec)
 
 
-@TOPS
+@EVERY_DATAFLOW
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -108,10 +151,10 @@ def test_a_16x16_array_is_that_of_the_rtl(build, top, overlap, latency):
     ],
     ids=lambda wrong: str(next(iter(wrong.values()))),
 )
-def test_an_error_of_one_cycle_in_the_model_is_caught(build, top, wrong):
+def test_an_error_of_one_cycle_in_the_model_is_caught(build, dataflow, wrong):
     spec = PEArraySpec(4, 4)
-    with pytest.raises(AssertionError, match=f"{top} 1x1x1"):
-        check(build, top, spec, replace(spec, **wrong))
+    with pytest.raises(AssertionError, match=f"{dataflow} 1x1x1"):
+        check(build, dataflow, spec, replace(spec, **wrong))
 
 
 def test_an_error_of_one_bit_is_caught(build, monkeypatch):

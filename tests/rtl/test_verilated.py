@@ -1,6 +1,9 @@
 """The harness itself, on a module and a driver of a few lines."""
 
 import ctypes
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -81,6 +84,11 @@ def test_a_wrong_source_is_named_with_the_tools_own_words(build, sources):
     assert not libraries(sources)
 
 
-def test_what_is_missing_is_said_in_a_sentence(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert verilated.missing_tools().startswith("RTL is built with g++")
+@pytest.mark.parametrize(("ci", "status", "outcome"), [("", 0, "SKIPPED"), ("1", 1, "ERROR")])
+def test_without_a_compiler_a_test_is_skipped_and_in_ci_it_fails(ci, status, outcome):
+    command = [sys.executable, "-m", "pytest", __file__, "-k", "wrong_source"]
+    environment = {**os.environ, "PATH": "", "CI": ci}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == status, ran.stdout
+    assert outcome in ran.stdout
+    assert "RTL is built with g++, which is not installed" in ran.stdout
