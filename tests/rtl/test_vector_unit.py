@@ -17,8 +17,8 @@ LFSR, HALF_UP = Rounding.STOCHASTIC_LFSR, Rounding.HALF_UP
 UNITS = {  # lanes, bits of a register, of master, momentum, teacher, gradient
     "8 lanes": (8, 16, 16, 16, 16, 32),
     "16 lanes": (16, 32, 16, 16, 16, 32),
-    "wide master": (2, 32, 24, 12, 8, 64),
-    "narrow master": (3, 16, 8, 8, 20, 32),
+    "wide master": (2, 16, 24, 12, 8, 64),
+    "narrow master": (3, 32, 8, 8, 20, 32),
 }
 
 
@@ -66,7 +66,8 @@ def compare_update(
     """
     master_bits, momentum_bits, gradient_bits, _ = unit.bits
     fixed_rate = round(rate * 2**update.RATE_BITS)
-    gradient = rng.integers(-(2**31) + 1, 2**31, count) >> rng.integers(0, 31, count)
+    most = 2 ** (gradient_bits - 1)  # of int64, more than a product with the rate can hold
+    gradient = rng.integers(1 - most, most, count) >> rng.integers(0, gradient_bits - 1, count)
     settings = (
         gradient.astype(np.int32 if gradient_bits == 32 else np.int64),
         exponent,
@@ -171,6 +172,17 @@ def test_residual_words_join_what_is_rounded_and_take_what_it_drops(name, roundi
     compare_update(unit_of(name), rng, 501, -14, rounding, rounding, feedback=True)
     for shift in (0, 7, 15):
         compare_average(unit_of(name), rng, 501, shift, rounding, feedback=True)
+
+
+def test_a_residual_is_clipped_to_its_word(unit_of):
+    """All 16 guard bits cut off are 65,535 halves of a residual's last bit: half up, 32,768."""
+    settings = np.array([2**16 - 1], np.int32), 4, 1, 0, 0, limit(16), limit(16)
+    settings += Rounding.TRUNCATE, Rounding.TRUNCATE, LaneRegisters.seeded(8, 16, 1)
+    for made_by in (update, unit_of("8 lanes")):
+        master, momentum = np.zeros((2, 1), np.int16)
+        residuals = np.zeros((2, 1), np.int16)
+        made_by.momentum_sgd(master, momentum, *settings, *residuals)
+        assert [*master, *momentum, *residuals[0], *residuals[1]] == [0, 0, 0, 32767]
 
 
 def test_registers_go_on_from_pass_to_pass(unit_of):
