@@ -24,8 +24,8 @@ run: $(VENV)/.run ## Train WORKLOAD on its simulated machine and print the repor
 test: $(VENV)/.test ## Run the tests
 	NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_OPTIONS)
 
-rtl: $(VENV)/.test ## Hold larger PE arrays and training steps against RTL; takes a C++ compiler and minutes
-	$(BIN)/python -m pytest $(TEST_OPTIONS) -m scheduled tests/rtl
+rtl: $(VENV)/.test ## Hold large arrays and whole training steps against RTL, VGG-16 against EF-Train; minutes
+	$(BIN)/python -m pytest $(TEST_OPTIONS) -m scheduled
 
 lint: $(VENV)/.test ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .

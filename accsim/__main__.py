@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from accsim import __version__, gemm, memory, step_trace
+from accsim import __version__, gemm, layers, memory, step_trace
 from accsim.data import DataError, available
 from accsim.hardware import boards as board_presets
 from accsim.hardware.accelerator import AcceleratorSpec
@@ -28,6 +28,7 @@ from accsim.schedule.base import Schedule
 from accsim.workload import Workload, WorkloadError, read_workload
 
 console = Console(width=None if sys.stdout.isatty() else 120)
+wide = Console(width=None if sys.stdout.isatty() else 160)  # for tables of many columns
 DATA_OPTION = click.option(
     "--data", type=click.Path(path_type=Path), help="Folder that holds the data sets."
 )
@@ -186,6 +187,19 @@ def gemm_command(m, n, k, dataflow, no_overlap, as_json, **machine):
         click.echo(json.dumps(asdict(spent), indent=2))
     else:
         console.print(gemm.usage_table(spent))
+
+
+@main.command("layers")
+@click.argument("workload", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+def layers_command(workload, as_json):
+    """Show how each pass of each layer of WORKLOAD is tiled, what it takes and what bounds it."""
+    with told_in_one_sentence():
+        rows = layers.layers(read_workload(workload))
+    if as_json:
+        click.echo(json.dumps(layers.document(rows), indent=2))
+    else:
+        wide.print(layers.layers_table(rows))
 
 
 @main.command("data")

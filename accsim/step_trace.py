@@ -5,31 +5,10 @@ from typing import IO
 import numpy as np
 
 from accsim import engine
-from accsim.data.stream import SemiSupervisedStream
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.hardware.dram_controller import DramController
 from accsim.hardware.dram_replay import REQUEST_BYTES, Trace
-from accsim.passes import Passes
-from accsim.training.supervised import Supervised
-from accsim.workload import Workload, WorkloadError
-
-
-def passes_of(workload: Workload) -> Passes:
-    """The largest step of a workload: the teacher accepts every unlabelled sample.
-
-    Raises WorkloadError where the stream does not say how large its batches are.
-    """
-    stream = workload.data
-    if not isinstance(stream, SemiSupervisedStream):
-        raise WorkloadError(
-            f"data of the workload must be a SemiSupervisedStream, which has a fixed batch, not a "
-            f"{type(stream).__name__}"
-        )
-    labelled = stream.labelled_per_batch
-    if isinstance(workload.algorithm, Supervised):
-        return Passes(0, labelled, labelled, ema=False)
-    unlabelled = stream.unlabelled_per_batch
-    return Passes(unlabelled, labelled + unlabelled, labelled + unlabelled, ema=True)
+from accsim.workload import Workload, largest_step
 
 
 def record(workload: Workload) -> Trace:
@@ -40,16 +19,7 @@ def record(workload: Workload) -> Trace:
     workload whose tiles or tensors do not fit.
     """
     accelerator = workload.accelerator
-    try:
-        operations = workload.schedule.operations(
-            workload.network,
-            workload.numerics,
-            accelerator,
-            workload.dataflow,
-            passes_of(workload),
-        )
-    except ValueError as error:
-        raise WorkloadError(str(error)) from error
+    operations = largest_step(workload)
     heard: list[tuple[int, ...]] = []
 
     class Overheard(DramController):

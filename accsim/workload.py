@@ -7,13 +7,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from accsim.data.stream import Stream
+from accsim.data.stream import SemiSupervisedStream, Stream
 from accsim.dataflow.base import Dataflow
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.network import Network
 from accsim.numerics import Numerics
+from accsim.passes import Passes
 from accsim.schedule.base import Schedule
+from accsim.schedule.program import Operation
 from accsim.training.base import Algorithm
+from accsim.training.supervised import Supervised
 
 
 class WorkloadError(Exception):
@@ -110,3 +113,38 @@ def describe(choice: Any) -> Any:
     if isinstance(choice, int | float | str | bool) or choice is None:
         return choice
     return str(choice)
+
+
+def largest_passes(workload: Workload) -> Passes:
+    """The largest step of a workload: the teacher accepts every unlabelled sample.
+
+    Raises WorkloadError where the stream does not say how large its batches are.
+    """
+    stream = workload.data
+    if not isinstance(stream, SemiSupervisedStream):
+        raise WorkloadError(
+            f"data of the workload must be a SemiSupervisedStream, which has a fixed batch, not a "
+            f"{type(stream).__name__}"
+        )
+    labelled = stream.labelled_per_batch
+    if isinstance(workload.algorithm, Supervised):
+        return Passes(0, labelled, labelled, ema=False)
+    unlabelled = stream.unlabelled_per_batch
+    return Passes(unlabelled, labelled + unlabelled, labelled + unlabelled, ema=True)
+
+
+def largest_step(workload: Workload) -> tuple[Operation, ...]:
+    """The operations of the largest step of a workload, cut into tiles.
+
+    Raises WorkloadError for a workload whose tiles or tensors do not fit.
+    """
+    try:
+        return workload.schedule.operations(
+            workload.network,
+            workload.numerics,
+            workload.accelerator,
+            workload.dataflow,
+            largest_passes(workload),
+        )
+    except ValueError as error:
+        raise WorkloadError(str(error)) from error

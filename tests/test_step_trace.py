@@ -9,7 +9,7 @@ from accsim.hardware import boards
 from accsim.hardware.dram_replay import read_trace
 from accsim.passes import Passes
 from accsim.replaced_file import replaced_file
-from accsim.workload import WorkloadError, read_workload
+from accsim.workload import WorkloadError, largest_passes, read_workload
 
 READ, WRITE = 0, 1
 
@@ -85,7 +85,7 @@ def test_what_is_written_is_read_again(write_workload, tmp_path):
 
 def test_a_supervised_step_has_no_teacher(write_workload):
     workload = read_workload(write_workload(algorithm="Supervised()"))
-    assert step_trace.passes_of(workload) == Passes(0, 8, 8, ema=False)
+    assert largest_passes(workload) == Passes(0, 8, 8, ema=False)
 
 
 def test_a_workload_that_does_not_fit_is_told(write_workload):

@@ -297,7 +297,7 @@ class Part(NamedTuple):
 
 
 def _source_part(nest: Nest, source: Operand, step: Step) -> Part:
-    """The piece's rows with their halo; the tile's input channels, or its groups' alone."""
+    """The piece's rows with their halo, of the input channels of the tile's groups."""
     piece, sample_bytes = step.piece, source.tensor.sample_bytes
     low, high = piece.span(sample_bytes)
     if piece.rows != piece.of_rows:
@@ -306,12 +306,10 @@ def _source_part(nest: Nest, source: Operand, step: Step) -> Part:
         low = start + first * sample_bytes // nest.source_rows
         high = start + end * sample_bytes // nest.source_rows
     needed = source.needs_bytes(high)
-    if nest.groups > 1:
-        each = nest.channels_of_a_group
-        return _channels(
-            low, high, step.outputs[0] // each, -(-step.outputs[1] // each), nest.groups, needed
-        )
-    return _channels(low, high, *step.inputs, nest.inputs, needed)
+    each, (first, end) = nest.channels_of_a_group, step.inputs
+    first += step.outputs[0] // each * nest.inputs
+    end += (step.outputs[1] - 1) // each * nest.inputs
+    return _channels(low, high, first, end, nest.groups * nest.inputs, needed)
 
 
 def _error_part(nest: Nest, error: Operand, step: Step) -> Part:

@@ -251,12 +251,10 @@ class Planner:
     def needs_bytes(self, nest: Nest, tiling: Tiling) -> dict[str, int]:
         """Bytes of one tile in every buffer that a tiling uses."""
         whole_rows = tiling.rows == nest.rows
-        share = nest.outputs  # a group reads its own inputs alone
-        if nest.groups > 1:
-            share = max(tiling.outputs, nest.channels_of_a_group)
+        groups = max(1, tiling.outputs // nest.channels_of_a_group)  # each reads its own inputs
         source = nest.source_bytes if whole_rows else nest.band_bytes(tiling.rows)
         source = ceil_div(
-            tiling.samples * source * tiling.inputs * share, nest.inputs * nest.outputs
+            tiling.samples * source * tiling.inputs * groups, nest.inputs * nest.groups
         )
         pixels = tiling.samples * tiling.rows * nest.width
         kept = max(tiling.held, tiling.outputs)
@@ -305,8 +303,9 @@ class Planner:
         """Cycles of the loops and DDR bytes that they move.
 
         A tile takes the longer of its product and the loads of the next one; loads into a buffer
-        of one slot, and those behind a loop that the DMA does not look past, come before it. The
-        first load and the last store stand alone. Never faster than reads, writes, or the DDR.
+        of one slot, and those behind a loop that the DMA does not look past, come before it, and
+        so do stores from one slot. The first load and the last store stand alone. Never faster
+        than reads, writes, or the DDR.
         """
         loops = trips(nest, tiling)
         streams = self._streams(nest, tiling, loops)
@@ -332,6 +331,8 @@ class Planner:
         }
         stores, stored = self._stores(nest, loops)
         write = stored / self._write_rate
+        if self._buffer("gradient" if nest.of_weights else "output").slots == 1:
+            cycles += write * (stores - 1) / stores  # the next sums wait until these have left
         once: float = nest.weight_bytes - nest.weight_again_bytes if not tiling.held else 0
         moved_bytes = stored + once + sum(_times(stream, loops) * stream.size for stream in streams)
         slowest = max(cycles, write, moved_bytes / self._ddr_rate, *read.values())
@@ -382,8 +383,9 @@ class Planner:
         return streams
 
     def _stream(self, buffer: str, loops: set[str], size: float) -> "_Stream":
-        dma = self.machine.dma
-        transfer = size / self._read_rate
+        dma, burst = self.machine.dma, self.machine.dram.burst_bytes
+        touched = size if size % burst == 0 else size + burst - 1  # whole bursts, on average
+        transfer = touched / self._read_rate
         if dma.outstanding == 1:
             cycles = dma.startup_cycles + transfer
         else:  # a descriptor is fetched while the transfer before it is under way
@@ -495,7 +497,6 @@ def candidates(nest: Nest, fixed: FixedTiling) -> Iterator[Tiling]:
     each = nest.channels_of_a_group
     outputs = [each * count for count in halves(nest.groups)] if nest.groups > 1 else []
     outputs += [size for size in halves(each) if size not in outputs]
-    inputs = halves(nest.inputs) if nest.groups == 1 else [nest.inputs]
     pieces = [
         (samples, rows)
         for samples in sizes("samples", halves(nest.samples), nest.samples)
@@ -504,7 +505,9 @@ def candidates(nest: Nest, fixed: FixedTiling) -> Iterator[Tiling]:
     ]
     for samples, rows in pieces:
         for output in sizes("outputs", outputs, nest.outputs):
-            held = [0, *(output * count for count in halves(len(nest.blocks(output))))]
+            counts = halves(len(nest.blocks(output)))
+            held = [0, *(min(output * count, nest.outputs) for count in counts)]
+            inputs = halves(nest.inputs) if output <= each else [nest.inputs]
             for input in sizes("inputs", inputs, nest.inputs):
                 for holding in sizes("held", held, nest.outputs):
                     for order in [fixed.order] if fixed.order else ORDERS[nest.of_weights]:
@@ -521,8 +524,9 @@ def _sums_stay(nest: Nest, held: int, order: tuple[str, ...]) -> bool:
 
 def trips(nest: Nest, tiling: Tiling) -> dict[str, int]:
     """Iterations of every loop from outside; those of outputs within a block of held ones."""
-    tiles = len(nest.blocks(tiling.outputs))
-    within = min(ceil_div(tiling.held, tiling.outputs), tiles) if tiling.held else tiles
+    blocks = nest.blocks(tiling.outputs)
+    tiles = len(blocks)
+    within = max(1, sum(end <= tiling.held for _, end in blocks)) if tiling.held else tiles
     counts = {
         "samples": ceil_div(nest.samples, tiling.samples),
         "rows": ceil_div(nest.rows, tiling.rows),

@@ -1,0 +1,137 @@
+"""Every pass of every layer alone on its machine: tiling, cycles, what bounds it, utilization."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+
+from rich.table import Table
+
+from accsim import engine
+from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.schedule.program import Operation
+from accsim.units import PS_PER_SECOND
+from accsim.workload import Workload, largest_step
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pass of one layer, simulated alone from its first load to its last store."""
+
+    network: str
+    layer: str
+    pass_name: str
+    unit: str
+    product: str  # m x n x k of the whole pass; empty for the vector unit
+    tiling: str  # samples x rows x outputs x inputs of a tile, channels held, order of the loops
+    tiles: int
+    cycles: int
+    compute_cycles: int  # of the unit
+    ddr_cycles: int  # that the bytes take at the peak of the slowest: read port, write port, DDR
+    ddr_bytes: int
+    work: int  # multiply-accumulates; of the vector unit the cycles in which it works
+    peak: int  # of them that the unit could do in `cycles`
+
+    @property
+    def bound(self) -> str:
+        """What takes longest: compute, DDR, or the latency that neither explains."""
+        rest = self.cycles - max(self.compute_cycles, self.ddr_cycles)
+        times = {"compute": self.compute_cycles, "DDR": self.ddr_cycles, "latency": rest}
+        return max(times, key=lambda cause: times[cause])
+
+    @property
+    def utilization(self) -> float:
+        """Share of the work that the unit could have done."""
+        return self.work / self.peak
+
+
+def layers(workload: Workload) -> list[Row]:
+    """The passes of the largest step of `workload`, in its schedule's order.
+
+    Raises WorkloadError for a workload whose tiles or tensors do not fit.
+    """
+    operations = largest_step(workload)
+    return [row(operation, workload.accelerator) for operation in operations]
+
+
+def row(operation: Operation, machine: AcceleratorSpec) -> Row:
+    """Simulate `operation` with everything that it reads in place."""
+    tiles = tuple(
+        replace(tile, needs=(), loads=tuple(replace(load, needs_bytes=0) for load in tile.loads))
+        for tile in operation.tiles
+    )
+    timeline = engine.simulate([replace(operation, tiles=tiles)], machine)
+    (record,) = timeline.records
+    on_array = operation.unit == "pe_array"
+    compute = record.busy_ps // machine.period_ps
+    ddr_rate = machine.dram.peak_bytes_per_second * machine.period_ps / PS_PER_SECOND
+    read, written = timeline.ddr_read_bytes, timeline.ddr_write_bytes
+    return Row(
+        network=operation.network,
+        layer=operation.layer,
+        pass_name=operation.pass_name,
+        unit=operation.unit,
+        product="x".join(map(str, operation.gemm or ())),
+        tiling=str(operation.tiling or ""),
+        tiles=len(tiles),
+        cycles=timeline.makespan_cycles,
+        compute_cycles=compute,
+        ddr_cycles=round(
+            max(
+                read / machine.dma.read_bytes_per_cycle,
+                written / machine.dma.write_bytes_per_cycle,
+                (read + written) / ddr_rate,
+            )
+        ),
+        ddr_bytes=read + written,
+        work=record.macs if on_array else compute,
+        peak=timeline.makespan_cycles * (machine.pe_array.macs_per_cycle if on_array else 1),
+    )
+
+
+def totals(rows: Iterable[Row]) -> dict[str, tuple[int, float]]:
+    """Cycles and utilization of the PE array by pass, all layers together."""
+    sums: dict[str, list[int]] = {}
+    for one in rows:
+        if one.unit == "pe_array":
+            parts = sums.setdefault(one.pass_name, [0, 0, 0])
+            parts[0] += one.cycles
+            parts[1] += one.work
+            parts[2] += one.peak
+    return {name: (cycles, work / peak) for name, (cycles, work, peak) in sums.items()}
+
+
+def document(rows: list[Row]) -> dict:
+    """What `layers_table` shows, for programs."""
+    return {
+        "passes": [
+            {**asdict(one), "bound": one.bound, "utilization": one.utilization} for one in rows
+        ],
+        "pe_array": {
+            name: {"cycles": cycles, "utilization": share}
+            for name, (cycles, share) in totals(rows).items()
+        },
+    }
+
+
+def layers_table(rows: list[Row]) -> Table:
+    """One line a pass, and one for each pass of all layers."""
+    table = Table(caption="Each pass alone; tiling: samples x rows x outputs x inputs")
+    for heading in ("layer", "pass", "m x n x k", "tiling", "tiles", "cycles", "MB", "bound"):
+        number = heading in ("tiles", "cycles", "MB")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    table.add_column("util.", justify="right")
+    for one in rows:
+        table.add_row(
+            one.layer,
+            one.pass_name,
+            one.product,
+            one.tiling,
+            f"{one.tiles:,}",
+            f"{one.cycles:,}",
+            f"{one.ddr_bytes / 1e6:.2f}",
+            one.bound,
+            f"{one.utilization:.1%}",
+        )
+    table.add_section()
+    for name, (cycles, share) in totals(rows).items():
+        table.add_row("PE array", name, "", "", "", f"{cycles:,}", "", "", f"{share:.1%}")
+    return table
