@@ -291,7 +291,7 @@ def test_one_slot_makes_loads_and_products_take_turns():
         simulated(job, machine(8 * slots, rate=1, slots=slots), OutputStationary())
         for slots in (2, 1)
     )
-    in_turn = double.records[0].busy_ps // double.period_ps + double.ddr_read_bytes  # one a cycle
+    in_turn = single.records[0].busy_ps // single.period_ps + single.ddr_read_bytes  # one a cycle
     assert double.makespan_cycles < in_turn <= single.makespan_cycles
 
 
