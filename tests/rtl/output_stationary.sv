@@ -1,15 +1,16 @@
-// Output-stationary systolic array: (m, k) @ (k, n), m = ROWS * row_folds, n = COLUMNS * column_folds.
+// Output-stationary systolic array: (m, k) @ (k, n), m = rows * row_folds, n = columns * column_folds,
+// on the first `rows` and `columns` of the array.
 //
-//   input memory, ROWS lanes a word, at i*k + j:      inputs[i*ROWS + lane, j]
-//   weight memory, COLUMNS lanes a word, at i*k + j:  weights[j, i*COLUMNS + lane]
-//   results, COLUMNS lanes a row, at (i*column_folds + j)*ROWS + r:  of fold (i, j), bottom row first
+//   input memory, ROWS lanes a word, at i*k + j:      inputs[i*rows + lane, j]
+//   weight memory, COLUMNS lanes a word, at i*k + j:  weights[j, i*columns + lane]
+//   results, COLUMNS lanes a row, at (i*column_folds + j)*rows + r:  of fold (i, j), bottom row first
 //
 // Both memories answer one cycle after the address. Operands hop one PE a cycle, so PE (r, c) works
 // r + c cycles after PE (0, 0). A PE has operand registers, MULTIPLIER_LATENCY registers of product
 // and an adder of ADDER_LATENCY stages that returns its own sum: a product of the same sum can
 // enter every ADDER_LATENCY cycles. A whole sum is captured in a shadow register; those of a column
-// are a chain that moves down, one row out a cycle, once the bottom PE has captured. Capture and
-// drain are skewed like the operands: with OVERLAP a fold starts max(k * ADDER_LATENCY, ROWS)
+// are a chain that moves down, one row out a cycle, once the bottom PE in use has captured. Capture
+// and drain are skewed like the operands: with OVERLAP a fold starts max(k * ADDER_LATENCY, rows)
 // cycles after the one before, else when its last row has been written.
 module output_stationary #(
     parameter int ROWS               = 4,
@@ -24,6 +25,8 @@ module output_stationary #(
     input  logic                                clk,
     input  logic                                rst,
     input  logic                                start,
+    input  logic [15:0]                         rows,          // in use
+    input  logic [15:0]                         columns,
     input  logic [15:0]                         length,        // products of a sum: k
     input  logic [15:0]                         row_folds,
     input  logic [15:0]                         column_folds,
@@ -41,11 +44,12 @@ module output_stationary #(
 );
   // ------------------------------------------------------------ sequencer: one slot a fold
   logic        active, slot_end, fold_written, last_fold;
-  logic [31:0] slot, slot_cycles, input_base, weight_base;
+  logic [31:0] slot, slot_cycles, products_cycles, input_base, weight_base;
   logic [15:0] product, phase, row_fold, column_fold;
   logic        issue, first, last;
 
-  assign slot_cycles = (32'(length) * ADDER_LATENCY > ROWS) ? 32'(length) * ADDER_LATENCY : ROWS;
+  assign products_cycles = 32'(length) * ADDER_LATENCY;
+  assign slot_cycles     = (products_cycles > 32'(rows)) ? products_cycles : 32'(rows);
   assign slot_end    = (OVERLAP != 0) ? (slot == slot_cycles - 1) : fold_written;
   assign last_fold   = (row_fold == row_folds - 1) && (column_fold == column_folds - 1);
   assign issue       = active && (phase == 0) && (product < length);
@@ -93,8 +97,11 @@ module output_stationary #(
   logic [MOVING_BITS-1:0]      inputs [ROWS][COLUMNS+1];
   logic [OPERAND_BITS-1:0]     weights[ROWS+1][COLUMNS];
   logic [ACCUMULATOR_BITS-1:0] chain  [ROWS+1][COLUMNS];
-  logic                        captured[ROWS][COLUMNS];
+  logic [ROWS-1:0]             captured[COLUMNS];
   logic [ROWS-1:0]             moving [COLUMNS];  // rows of a column whose shadows move down
+  logic [15:0]                 last_row, last_column;
+  assign last_row    = rows - 1'b1;
+  assign last_column = columns - 1'b1;
 
   always_ff @(posedge clk) marks <= rst ? '0 : {last, first};
 
@@ -108,7 +115,7 @@ module output_stationary #(
     assign chain[0][c] = '0;
     // all rows move at first; then the top one is empty, then the two at the top ...
     always_ff @(posedge clk)
-      moving[c] <= rst ? '0 : captured[ROWS-1][c] ? '1 : (moving[c] << 1);
+      moving[c] <= rst ? '0 : captured[c][last_row] ? '1 : (moving[c] << 1);
   end
   for (genvar r = 0; r < ROWS; r++) begin : g_row
     for (genvar c = 0; c < COLUMNS; c++) begin : g_column
@@ -119,7 +126,7 @@ module output_stationary #(
           .clk, .rst,
           .input_in(inputs[r][c]), .input_out(inputs[r][c+1]),
           .weight_in(weights[r][c]), .weight_out(weights[r+1][c]),
-          .captures(captured[r][c]), .moves(moving[c][r]),
+          .captures(captured[c][r]), .moves(moving[c][r]),
           .chain_in(chain[r][c]), .chain_out(chain[r+1][c]));
     end
   end
@@ -130,25 +137,28 @@ module output_stationary #(
   logic [15:0]                         row_index;
   logic [31:0]                         folds_written;
   for (genvar c = 0; c < COLUMNS; c++) begin : g_deskew
-    delay #(.BITS(ACCUMULATOR_BITS), .CYCLES(COLUMNS - 1 - c)) deskew (
-        .clk, .rst, .d(chain[ROWS][c]), .q(row[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS]));
+    logic [ACCUMULATOR_BITS-1:0] leaving[ROWS];
+    for (genvar r = 0; r < ROWS; r++) assign leaving[r] = chain[r+1][c];
+    tapped_delay #(.BITS(ACCUMULATOR_BITS), .MOST_CYCLES(COLUMNS - 1 - c)) deskew (
+        .clk, .rst, .cycles((last_column > c) ? last_column - 16'(c) : '0), .d(leaving[last_row]),
+        .q(row[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS]));
   end
   requantise #(
       .LANES(COLUMNS), .ACCUMULATOR_BITS(ACCUMULATOR_BITS), .RESULT_BITS(RESULT_BITS)
   ) requantiser (.shift, .sums(row), .words);
 
   assign fold_written   = result_valid && (row_index == 0);
-  assign result_address = folds_written * ROWS + 32'(row_index);
+  assign result_address = folds_written * rows + 32'(row_index);
   assign done           = fold_written && (folds_written == 32'(row_folds) * 32'(column_folds) - 1);
   always_ff @(posedge clk) begin
-    result_valid <= !rst && moving[COLUMNS-1][ROWS-1];
+    result_valid <= !rst && moving[last_column][last_row];
     result_sums  <= row;
     result_words <= words;
     if (rst || (start && !busy)) begin
-      row_index     <= 16'(ROWS - 1);
+      row_index     <= last_row;
       folds_written <= '0;
     end else if (result_valid) begin
-      row_index <= (row_index == 0) ? 16'(ROWS - 1) : row_index - 1'b1;
+      row_index <= (row_index == 0) ? last_row : row_index - 1'b1;
       if (row_index == 0) folds_written <= folds_written + 1'b1;
     end
     busy <= !rst && (start || (busy && !done));

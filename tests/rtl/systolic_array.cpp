@@ -15,8 +15,8 @@ struct Memory {
 // Returns the cycles from the first with `busy` to the one that writes the last row, both counted,
 // or -1 where that has not happened after `limit` cycles.
 extern "C" int64_t run(const Memory* inputs, const Memory* weights, const Memory* sums,
-                       const Memory* results, int length, int row_folds, int column_folds, int shift,
-                       int64_t limit) {
+                       const Memory* results, int rows, int columns, int length, int row_folds,
+                       int column_folds, int shift, int64_t limit) {
   const auto context = std::make_unique<VerilatedContext>();
   const auto top = std::make_unique<Vtop>(context.get());
   const auto edge = [&] {
@@ -29,6 +29,8 @@ extern "C" int64_t run(const Memory* inputs, const Memory* weights, const Memory
   top->rst = 1;
   edge();
   top->rst = 0;
+  top->rows = rows;
+  top->columns = columns;
   top->length = length;
   top->row_folds = row_folds;
   top->column_folds = column_folds;

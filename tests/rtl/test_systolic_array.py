@@ -48,24 +48,27 @@ def array_of(build, dataflow, spec):
         return SystolicArray(build, dataflow, spec, result_bits=spec.operand_bits)
     transposed = SystolicArray(build, "weight_stationary", spec, result_bits=spec.operand_bits)
 
-    def run(inputs, weights, shift):
-        outcome = transposed(weights.T, inputs.T, shift)
+    def run(inputs, weights, shift, part=None):
+        outcome = transposed(weights.T, inputs.T, shift, part)
         return Outcome(outcome.sums.T, outcome.results.T, outcome.cycles)
 
     return run
 
 
-def check(build, dataflow, spec, model):
-    """The RTL with the parameters of `spec` against exact integers and the cycles of `model`."""
+def check(build, dataflow, spec, model, part=None):
+    """The RTL with the parameters of `spec` against exact integers and the cycles of `model`.
+
+    `part` is the part of the array that is in use; all of it by default.
+    """
     bits = spec.operand_bits
     array, rng = array_of(build, dataflow, spec), np.random.default_rng(0)
     lowest = -(2 ** (bits - 1))
-    for number, (m, n, k) in enumerate(shapes(spec, rng)):
+    for number, (m, n, k) in enumerate(shapes(part or spec, rng)):
         inputs, weights = (rng.integers(lowest, -lowest, size) for size in ((m, k), (k, n)))
         if number == 0:
             inputs[:], weights[:] = lowest, lowest  # the largest product
         shift = number % (2 * bits)
-        outcome = array(inputs, weights, shift)
+        outcome = array(inputs, weights, shift, part)
         label = f"{dataflow} {m}x{n}x{k}"
         exact = inputs @ weights
         np.testing.assert_array_equal(outcome.sums, exact, label)
@@ -79,6 +82,17 @@ def check(build, dataflow, spec, model):
 def test_bits_and_cycles_are_those_of_the_rtl(build, dataflow, overlap, rows, columns):
     spec = PEArraySpec(rows, columns, overlap=overlap)
     check(build, dataflow, spec, spec)
+
+
+@EVERY_DATAFLOW
+@OVERLAP
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 8), (8, 2), (5, 7)])
+def test_a_part_of_an_array_has_the_bits_and_cycles_of_a_smaller_one(
+    build, dataflow, overlap, rows, columns
+):
+    spec = PEArraySpec(8, 8, overlap=overlap)
+    part = replace(spec, rows=rows, columns=columns)
+    check(build, dataflow, spec, part, part)
 
 
 @EVERY_DATAFLOW
@@ -127,6 +141,14 @@ def test_a_pointwise_convolution_of_the_kernels_has_the_bits_of_the_rtl(
         np.testing.assert_array_equal(outcome.results, product.values[0, :, 0])
         wrapped += product.overflowed
     assert bool(wrapped) == (accumulator_bits == 18)
+
+
+@EVERY_DATAFLOW
+@OVERLAP
+def test_a_part_of_an_array_with_latencies_is_that_of_the_rtl(build, dataflow, overlap):
+    spec = PEArraySpec(4, 4, overlap=overlap, multiplier_latency=3, adder_latency=2)
+    part = replace(spec, rows=2, columns=3)
+    check(build, dataflow, spec, part, part)
 
 
 @pytest.mark.scheduled

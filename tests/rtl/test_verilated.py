@@ -50,7 +50,7 @@ def libraries(sources):
     return sorted((sources.parent / "cache").glob("*.so"))
 
 
-def test_a_library_is_built_once_for_a_set_of_parameters(build, sources):
+def test_a_library_is_built_once_for_its_sources_and_parameters(build, sources):
     assert build("doubler", {"BITS": 8}, "driver.cpp").run(200) == 400 % 256
     (first,) = libraries(sources)
     made = first.stat().st_mtime_ns
@@ -59,14 +59,8 @@ def test_a_library_is_built_once_for_a_set_of_parameters(build, sources):
     assert first.stat().st_mtime_ns == made
     assert build("doubler", {"BITS": 4}, "driver.cpp").run(9) == 18 % 16
     assert len(libraries(sources)) == 2
-
-
-def test_a_changed_source_is_built_again(build, sources):
-    build("doubler", {}, "driver.cpp")
     (sources / "halves.sv").write_text(HALVES.replace("q = d", "q = d + 1'b1"))
-    assert build("doubler", {}, "driver.cpp").run(5) == 11
-    (sources / "driver.cpp").write_text(DRIVER.replace("top->q;", "-top->q;"))
-    assert build("doubler", {}, "driver.cpp").run(5) == -11
+    assert build("doubler", {"BITS": 8}, "driver.cpp").run(5) == 11
     assert len(libraries(sources)) == 3
 
 

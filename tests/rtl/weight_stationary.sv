@@ -1,18 +1,19 @@
-// Weight-stationary systolic array: (m, k) @ (k, n), k = ROWS * row_folds, n = COLUMNS * column_folds.
+// Weight-stationary systolic array: (m, k) @ (k, n), k = rows * row_folds, n = columns * column_folds,
+// on the first `rows` and `columns` of the array.
 //
-//   input memory, ROWS lanes a word, at i*m + j:      inputs[j, i*ROWS + lane]
-//   weight memory, COLUMNS lanes a word, at (j*row_folds + i)*ROWS + r:
-//                                                     weights[i*ROWS + r, j*COLUMNS + lane]
+//   input memory, ROWS lanes a word, at i*m + j:      inputs[j, i*rows + lane]
+//   weight memory, COLUMNS lanes a word, at (j*row_folds + i)*rows + r:
+//                                                     weights[i*rows + r, j*columns + lane]
 //   results, COLUMNS lanes a row, at j*m + i:         of pixel i, fold column j
 //
 // Both memories answer one cycle after the address. Sums fall down a column through one adder of
 // ADDER_LATENCY stages a PE, so row r works r * ADDER_LATENCY cycles after row 0; inputs hop one
 // column a cycle. The weights of the next fold shift down behind the present ones; a mark on the
 // first input of a fold swaps them, row by row as it arrives. With OVERLAP a fold streams while the
-// next one loads; a row must not shift before it has swapped, hence LOAD_DELAY. Without OVERLAP a
+// next one loads; a row must not shift before it has swapped, hence `load_start`. Without OVERLAP a
 // fold loads when the last row of the one before has been written.
 //
-// Sums over more than ROWS of k wait in a memory of SUM_DEPTH rows. A result may be added to again
+// Sums over more than `rows` of k wait in a memory of SUM_DEPTH rows. A result may be added to again
 // as it leaves the adder, so two folds start at least ADDER_LATENCY cycles apart.
 module weight_stationary #(
     parameter int ROWS               = 4,
@@ -28,6 +29,8 @@ module weight_stationary #(
     input  logic                                clk,
     input  logic                                rst,
     input  logic                                start,
+    input  logic [15:0]                         rows,          // in use
+    input  logic [15:0]                         columns,
     input  logic [15:0]                         length,        // inputs of a fold: m, to SUM_DEPTH
     input  logic [15:0]                         row_folds,
     input  logic [15:0]                         column_folds,
@@ -45,17 +48,19 @@ module weight_stationary #(
 );
   // ------------------------------------------------------------ sequencer
   // A slot streams one fold, or loads one, or with OVERLAP streams one and loads the next.
-  localparam int LOAD_DELAY = (ROWS - 1) * (ADDER_LATENCY - 1);  // the swaps fall slower than weights
   logic        active, loads, streams, slot_end, fold_written, last_row_fold;
   logic [31:0] slot, load_start, stream_cycles, load_cycles, slot_cycles;
   logic [31:0] input_base, weight_base, folds, folds_loaded, folds_streamed;
-  logic [15:0] row_fold;
+  logic [15:0] row_fold, last_row, last_column;
   logic        input_issue, input_first, weight_issue, weight_first;
 
+  assign last_row       = rows - 1'b1;
+  assign last_column    = columns - 1'b1;
   assign folds          = 32'(row_folds) * 32'(column_folds);
   assign last_row_fold  = row_fold == row_folds - 1;
-  assign load_start     = streams ? LOAD_DELAY : 0;
-  assign load_cycles    = loads ? load_start + ROWS : 0;
+  // swaps fall slower than weights
+  assign load_start     = streams ? 32'(last_row) * (ADDER_LATENCY - 1) : 0;
+  assign load_cycles    = loads ? load_start + 32'(rows) : 0;
   assign stream_cycles  =
       !streams ? 0 : (32'(length) < ADDER_LATENCY) ? ADDER_LATENCY : 32'(length);
   assign slot_cycles    = (load_cycles > stream_cycles) ? load_cycles : stream_cycles;
@@ -65,7 +70,7 @@ module weight_stationary #(
   assign weight_issue   = active && loads && (slot >= load_start) && (slot < load_cycles);
   assign weight_first   = weight_issue && (slot == load_start);
   assign input_address  = input_base + slot;
-  assign weight_address = weight_base + ROWS - 1 - (slot - load_start);  // the bottom row's first
+  assign weight_address = weight_base + 32'(last_row) - (slot - load_start);  // the bottom row's first
 
   always_ff @(posedge clk) begin
     if (rst || (start && !busy)) begin
@@ -84,7 +89,7 @@ module weight_stationary #(
       slot <= '0;
       if (loads) begin
         folds_loaded <= folds_loaded + 1'b1;
-        weight_base  <= weight_base + ROWS;
+        weight_base  <= weight_base + 32'(rows);
       end
       if (streams) begin
         folds_streamed <= folds_streamed + 1'b1;
@@ -157,13 +162,18 @@ module weight_stationary #(
   logic [15:0] pixel;
   tag_t        adding, added;
   for (genvar c = 0; c < COLUMNS; c++) begin : g_deskew
-    delay #(.BITS(ACCUMULATOR_BITS), .CYCLES(COLUMNS - 1 - c)) deskew (
-        .clk, .rst, .d(sums[ROWS][c]), .q(row[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS]));
+    logic [ACCUMULATOR_BITS-1:0] leaving[ROWS];
+    for (genvar r = 0; r < ROWS; r++) assign leaving[r] = sums[r+1][c];
+    tapped_delay #(.BITS(ACCUMULATOR_BITS), .MOST_CYCLES(COLUMNS - 1 - c)) deskew (
+        .clk, .rst, .cycles((last_column > c) ? last_column - 16'(c) : '0), .d(leaving[last_row]),
+        .q(row[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS]));
   end
-  // skew of the rows and of the columns, an operand register, a product, the last row's adder
-  delay #(.BITS($bits(marks_t)),
-          .CYCLES((ROWS - 1) * ADDER_LATENCY + COLUMNS - 1 + 1 + MULTIPLIER_LATENCY + ADDER_LATENCY)
-  ) crossing (.clk, .rst, .d(marks), .q(row_marks));
+  // an operand register, a product, the last row's adder; the skew of rows and of columns
+  localparam int UNSKEWED = 1 + MULTIPLIER_LATENCY + ADDER_LATENCY;
+  tapped_delay #(.BITS($bits(marks_t)),
+                 .MOST_CYCLES((ROWS - 1) * ADDER_LATENCY + COLUMNS - 1 + UNSKEWED)) crossing (
+      .clk, .rst, .cycles(last_row * 16'(ADDER_LATENCY) + last_column + 16'(UNSKEWED)),
+      .d(marks), .q(row_marks));
 
   always_ff @(posedge clk) begin
     if (rst || (start && !busy)) pixel <= '0;
