@@ -101,8 +101,8 @@ class Product:
             source_on_chip=self.source.on_chip,
             map_bytes=self.target.tensor.sample_bytes,
             map_on_chip=self.target.on_chip,
-            weight_bytes=sum(size for _, size in self.weights.first),
-            weight_again_bytes=sum(size for _, size in self.weights.again),
+            weight_bytes=_travelling(self.weights.first),
+            weight_again_bytes=_travelling(self.weights.again),
             sum_bytes=machine.pe_array.accumulator_bytes,
         )
 
@@ -279,6 +279,11 @@ class GradientProduct:
                 )
             )
         return tally.plan(tiles, tiling=tiling)
+
+
+def _travelling(parts: tuple[tuple[Operand, int], ...]) -> int:
+    """Bytes of `parts` that are not on chip."""
+    return sum(size for operand, size in parts if not operand.on_chip)
 
 
 def _gemm(nest: Nest, step: Step) -> Gemm:

@@ -122,7 +122,8 @@ class Piece:
 class Weights:
     """The weights of an operation: what travels when they are loaded, and loaded once more.
 
-    `first` and `again` are (operand, bytes read); `stores` are written back with the first load.
+    `first` and `again` are (operand, bytes read), of which nothing travels that is on chip;
+    `stores` are written back with the first load.
     """
 
     first: tuple[tuple[Operand, int], ...]
@@ -141,7 +142,7 @@ class Weights:
             )
             for operand, size in parts
             for first, end in [(size * low // of, size * high // of)]
-            if end > first
+            if end > first and not operand.on_chip
         )
         stores = tuple(
             Transfer(tensor, first, end - first)

@@ -375,9 +375,9 @@ class Planner:
                 size = nest.samples * nest.map_bytes / (pieces * blocks)
                 names = {"held", "samples", "rows", "outputs"}
                 streams.append(self._stream("weight", names, size))
-        elif tiling.held:
+        elif tiling.held and nest.weight_bytes:
             streams.append(self._stream("weight", {"held"}, nest.weight_bytes / loops["held"]))
-        else:
+        elif nest.weight_bytes:
             size = nest.weight_again_bytes / (blocks * loops["inputs"])
             streams.append(self._stream("weight", {"outputs", "inputs"}, size))
         return streams

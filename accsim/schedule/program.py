@@ -388,7 +388,7 @@ class Program:
 
         def job(use):
             weights = (
-                (use(master, 1), weight_bytes),
+                (use(master, 1, size_bytes=weight_bytes), weight_bytes),
                 *((use(tensor, 1), tensor.size_bytes) for tensor in exponents),
             )
             return Product(
@@ -577,10 +577,10 @@ class Program:
         for index, draft in enumerate(self._drafts):
             on_chip: dict[Tensor, int] = {}
 
-            def use(tensor, samples, whole=False, index=index, draft=draft, on_chip=on_chip):
+            def use(tensor, samples, whole=False, size_bytes=None, index=index, on_chip=on_chip):
                 here = tensor in resident or tensor in kept.get(index, ())
                 if here:
-                    on_chip[tensor] = tensor.sample_bytes * samples
+                    on_chip[tensor] = size_bytes or tensor.sample_bytes * samples
                 return Operand(
                     tensor,
                     samples,
@@ -613,37 +613,53 @@ class Program:
         return tuple(operations)
 
     def _placement(self) -> tuple[set[Tensor], dict[int, tuple[Tensor, ...]]]:
-        """Tensors that never leave the chip, and copies that an operation finds there."""
-        last_use: dict[Tensor, int] = {}
+        """Tensors that never leave the chip, and copies that an operation finds there.
+
+        Room in the resident buffer goes to maps, and to what an operation reads that the next one
+        wants again; what is left to weights that both a forward pass and backward_data read.
+        """
+        uses: dict[Tensor, list[int]] = {}
         for index, draft in enumerate(self._drafts):
             for tensor in draft.reads:
-                last_use[tensor] = index
-        room = self.accelerator.buffers.resident_bytes
+                uses.setdefault(tensor, []).append(index)
+        free = [self.accelerator.buffers.resident_bytes] * len(self._drafts)
+
+        def hold(size_bytes: int, first: int, last: int) -> bool:
+            """Take room from operation `first` to `last`, if there is any."""
+            span = range(first, last + 1)
+            fits = all(free[index] >= size_bytes for index in span)
+            for index in span if fits else ():
+                free[index] -= size_bytes
+            return fits
+
         resident: set[Tensor] = set()
         kept: dict[int, tuple[Tensor, ...]] = {}
-        kept_bytes = 0
         for index, draft in enumerate(self._drafts):
             for tensor in draft.writes:
-                size = tensor.size_bytes
                 if tensor.kind == "gradient":
                     word = self.numerics.word_bytes(self.numerics.gradient_bits)
-                    sums = size // word * max(word, SUM_BYTES)
+                    sums = tensor.size_bytes // word * max(word, SUM_BYTES)
                     if sums <= self.accelerator.buffers.gradient.tile_bytes:
                         resident.add(tensor)
-                elif tensor.kind not in _STORES and tensor in last_use and size <= room:
+                elif (
+                    tensor.kind not in _STORES
+                    and tensor in uses
+                    and hold(tensor.size_bytes, index, uses[tensor][-1])
+                ):
                     resident.add(tensor)
-                    room -= size
-            room += kept_bytes
-            kept_bytes = 0
             copies = tuple(tensor for tensor in draft.keeps if tensor not in resident)
             size = sum(tensor.sample_bytes * draft.samples for tensor in copies)
-            if copies and size <= room:
+            if copies and hold(size, index, index + 1):
                 kept[index + 1] = copies
-                kept_bytes = size
-                room -= size
-            for tensor in set(draft.reads):
-                if tensor in resident and tensor.kind != "gradient" and last_use[tensor] == index:
-                    room += tensor.size_bytes
+        for tensor, readers in uses.items():
+            products = [index for index in readers if self._drafts[index].gemm]
+            if (
+                tensor.kind == "weights"
+                and len(products) > 1
+                and hold(tensor.size_bytes, products[0], products[-1])
+            ):
+                for index in products[1:]:
+                    kept[index] = (*kept.get(index, ()), tensor)
         return resident, kept
 
 

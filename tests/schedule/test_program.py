@@ -356,6 +356,29 @@ def test_batch_norm_reads_once_what_fits_between_its_two_passes(lower, machine):
     assert sorted(size for _, size in apply.on_chip) == [16, 64]
 
 
+def test_weights_that_fit_stay_from_the_forward_pass_to_backward_data(lower, machine):
+    """A convolution of 4 weights in 16 bits, after one that has no backward_data.
+
+    Maps come first: logits and their error of 3 bytes a sample; those of 32 bytes find no room.
+    """
+    layers = (Conv2d("a", 2, 1), Conv2d("b", 2, 1), Linear("fc", 3))
+    network = Network("two", Shape(4, 4, 1), layers)
+    passes = Passes(0, 2, 2, False)
+
+    def read(resident_bytes):
+        room = replace(machine, buffers=replace(machine.buffers, resident_bytes=resident_bytes))
+        counts = {
+            (o.label, tensor.kind): size
+            for o in lower(SeparateEma(), room, passes, network=network)
+            for tensor, size in o.reads
+        }
+        return counts["b/student_forward", "weights"], counts.get(("b/backward_data", "weights"), 0)
+
+    logits = error = 2 * 3
+    assert read(logits + error + 8) == (8, 0)
+    assert read(logits + error + 7) == (8, 8)
+
+
 FOLDS = (FixedTiling("conv/backward_weight", samples=1, outputs=8, inputs=16, held=0),)
 
 
