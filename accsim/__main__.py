@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from accsim import __version__, gemm, layers, memory, step_trace
+from accsim import __version__, fit, gemm, layers, memory, step_trace
 from accsim.data import DataError, available
 from accsim.hardware import boards as board_presets
 from accsim.hardware.accelerator import AcceleratorSpec
@@ -200,6 +200,19 @@ def layers_command(workload, as_json):
         click.echo(json.dumps(layers.document(rows), indent=2))
     else:
         wide.print(layers.layers_table(rows))
+
+
+@main.command("fit")
+@click.argument("machine", metavar="WORKLOAD|BOARD")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+def fit_command(machine, as_json):
+    """List the FPGA resources that the machine of WORKLOAD, or a preset, takes of its board."""
+    with told_in_one_sentence():
+        accelerator = fit.machine(machine)
+    if as_json:
+        click.echo(json.dumps(fit.document(accelerator), indent=2))
+    else:
+        console.print(fit.table(accelerator))
 
 
 @main.command("data")

@@ -45,7 +45,7 @@ ZCU102 = AcceleratorSpec(
     name="ZCU102",
     clock_mhz=200,
     pe_array=PEArraySpec(rows=32, columns=64),
-    vector_unit=VectorUnitSpec(lanes=64),
+    vector_unit=VectorUnitSpec(lanes=32),
     buffers=BuffersSpec(
         input=BufferSpec(768 * KIB, banks=32),
         weight=BufferSpec(768 * KIB, banks=32),
@@ -72,7 +72,7 @@ KV260 = AcceleratorSpec(
     name="KV260",
     clock_mhz=200,
     pe_array=PEArraySpec(rows=32, columns=32),
-    vector_unit=VectorUnitSpec(lanes=32),
+    vector_unit=VectorUnitSpec(lanes=16),
     buffers=BuffersSpec(
         input=BufferSpec(512 * KIB),
         weight=BufferSpec(512 * KIB),
@@ -99,7 +99,7 @@ ULTRA96 = AcceleratorSpec(
     name="Ultra96",
     clock_mhz=200,
     pe_array=PEArraySpec(rows=16, columns=16),
-    vector_unit=VectorUnitSpec(lanes=16),
+    vector_unit=VectorUnitSpec(lanes=8),
     buffers=BuffersSpec(
         input=BufferSpec(128 * KIB, banks=8),
         weight=BufferSpec(192 * KIB, banks=8),
@@ -126,7 +126,7 @@ ULTRA96 = AcceleratorSpec(
 PYNQ_Z2 = AcceleratorSpec(
     name="PYNQ-Z2",
     clock_mhz=100,
-    pe_array=PEArraySpec(rows=8, columns=16),
+    pe_array=PEArraySpec(rows=8, columns=16, dsp_packing=True),
     vector_unit=VectorUnitSpec(lanes=8),
     buffers=BuffersSpec(
         input=BufferSpec(128 * KIB, banks=8),

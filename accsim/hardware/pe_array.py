@@ -47,8 +47,8 @@ class PEArraySpec:
     Multiplier and adder are pipelines that take an operation a cycle; a sum that is added to again
     must have left the adder, `adder_latency` cycles after it entered.
 
-    Raises ValueError for a grid without units, for operands not of 2 to 16 bits, for an
-    accumulator too narrow for a product and for a latency below 1.
+    Raises ValueError for a grid without units, for operands not of 2 to 16 bits (packed: 8),
+    for an accumulator too narrow for a product and for a latency below 1.
     """
 
     rows: int  # rows of the GEMM in parallel (output stationary), or of K (weight stationary)
@@ -60,6 +60,7 @@ class PEArraySpec:
     adder_latency: int = 1  # cycles
     parts: bool = True  # a small product can work as on a smaller array, with its shorter skews
     registers: RegistersSpec = RegistersSpec()
+    dsp_packing: bool = False  # two products of one operand in a DSP slice: no cycle changes
 
     def __post_init__(self):
         for name in ("rows", "columns", "multiplier_latency", "adder_latency"):
@@ -70,6 +71,11 @@ class PEArraySpec:
         if self.operand_bits not in OPERAND_BITS:
             raise ValueError(
                 f"operand_bits of a PE array must be {OPERAND_BITS[0]} to {OPERAND_BITS[-1]}, "
+                f"not {self.operand_bits}"
+            )
+        if self.dsp_packing and self.operand_bits > 8:
+            raise ValueError(
+                f"operand_bits of a PE array with dsp_packing must be at most 8, "
                 f"not {self.operand_bits}"
             )
         if self.accumulator_bits < 2 * self.operand_bits:

@@ -1,4 +1,12 @@
-"""What a configuration takes of its device, part by part, and whether the board has it."""
+"""What a configuration takes of its device, part by part, and whether the board has it.
+
+Blocks of memory follow from the device's shapes. DSP slices, LUTs and flip-flops are sums of a few
+terms whose weights were fitted to what yosys makes of the register-transfer code in ``tests/rtl``
+(`tests/golden/yosys.csv`, written by `tests/rtl/synthesise.py`); the fit is repeated, and its error
+stated, in `tests/hardware/test_resources.py`. They are estimates: the DMA's control, the vector
+unit's tables, registers of deeper pipelines and what placement adds are not in them. The memory
+controller is hard (processor system).
+"""
 
 from dataclasses import dataclass, fields
 from itertools import product
@@ -6,14 +14,18 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from accsim.hardware.buffer import BufferSpec, Memory
+from accsim.hardware.pe_array import PEArraySpec
+from accsim.hardware.vector_unit import VectorUnitSpec
+from accsim.units import ceil_div
 
 if TYPE_CHECKING:
     from accsim.hardware.accelerator import AcceleratorSpec
 
 FIFO_WORDS = 512  # the depth of a block RAM 72 bits wide: the data that one DMA engine holds
+PACKED_MAC_LUTS = 40  # the sum that leaves the slice, and what parts the two products: AMD WP486
 
 ADVICE = {
-    "dsp_slices": ("DSP slices", "fewer rows, columns or lanes"),
+    "dsp_slices": ("DSP slices", "fewer rows, columns or lanes, or dsp_packing"),
     "luts": ("LUTs", "fewer rows, columns or lanes"),
     "flip_flops": ("flip-flops", "fewer rows, columns or lanes"),
     "bram36": ("BRAM36 blocks", "smaller buffers or fewer banks"),
@@ -36,21 +48,46 @@ class Resources:
         return Resources(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
-def resources(accelerator: "AcceleratorSpec") -> dict[str, Resources]:
-    """Resources by part: PE array, vector unit, each buffer, DMA.
+@dataclass(frozen=True)
+class Fit:
+    """Weights of `lut_terms` and of `flip_flop_terms`."""
 
-    One DSP slice is one PE or one vector lane. The memory controller is hard (processor system).
-    """
+    luts: tuple[float, ...]
+    flip_flops: tuple[float, ...]
+
+
+OUTPUT_STATIONARY = Fit((1.03, 5.2, 273), (1.08, 1.32, 1.21, 0.05, 232))
+WEIGHT_STATIONARY = Fit((0.0, 8.25, 390), (0.0, 1.66, 1.17, 3.93, 271))
+# of the vector unit: words and lengths, and a lane that updates and averages words of 16 bits
+CONTROL = Resources(luts=350, flip_flops=97)
+LANE = Resources(dsp_slices=10, luts=3920, flip_flops=468)
+
+
+def resources(accelerator: "AcceleratorSpec") -> dict[str, Resources]:
+    """Resources by part: PE array, vector unit, each buffer, DMA."""
+    array, unit = accelerator.pe_array, accelerator.vector_unit
     buffers = accelerator.buffers.by_name
     return {
-        "pe_array": Resources(dsp_slices=accelerator.pe_array.macs_per_cycle),
-        "vector_unit": Resources(dsp_slices=accelerator.vector_unit.lanes),
+        "PE array": _of_array(array),
+        "vector unit": _of_vector_unit(unit, array),
         **{
             f"{name} buffer": _of_buffer(buffers[name], memory)
             for name, memory in placement(accelerator).items()
         },
-        "dma": _dma_fifos(accelerator),
+        "DMA": _dma_fifos(accelerator),
     }
+
+
+def check(accelerator: "AcceleratorSpec") -> None:
+    """Raise ValueError where the board has less of a resource than the accelerator needs."""
+    needed = sum(resources(accelerator).values(), start=Resources())
+    for name, (label, remedy) in ADVICE.items():
+        need, have = getattr(needed, name), getattr(accelerator.board, name)
+        if need > have:
+            raise ValueError(
+                f"{label} of the machine must be at most the {have} of {accelerator.board.name}, "
+                f"not {need}; use {remedy}, or set check_board=False"
+            )
 
 
 def placement(accelerator: "AcceleratorSpec") -> dict[str, Memory]:
@@ -72,16 +109,52 @@ def placement(accelerator: "AcceleratorSpec") -> dict[str, Memory]:
     return dict(zip(buffers, min(ways, key=fullest), strict=True))
 
 
-def check(accelerator: "AcceleratorSpec") -> None:
-    """Raise ValueError where the board has less of a resource than the accelerator needs."""
-    needed = sum(resources(accelerator).values(), start=Resources())
-    for name, (label, remedy) in ADVICE.items():
-        need, have = getattr(needed, name), getattr(accelerator.board, name)
-        if need > have:
-            raise ValueError(
-                f"{label} of the machine must be at most the {have} of {accelerator.board.name}, "
-                f"not {need}; use {remedy}, or set check_board=False"
-            )
+def lut_terms(array: PEArraySpec) -> tuple[int, ...]:
+    """What takes LUTs: bits of the PEs' sums, of a row of sums as it leaves, the sequencer."""
+    row = array.columns * array.accumulator_bits
+    return array.rows * row, row, 1
+
+
+def flip_flop_terms(array: PEArraySpec) -> tuple[int, ...]:
+    """What takes flip-flops: bits of PEs' sums, operands, skew, a row of sums; the sequencer.
+
+    Operands of row r come r cycles later, those of column c and its sums c cycles: triangles.
+    """
+    rows, columns = array.rows, array.columns
+    down, across = rows * (rows - 1) // 2, columns * (columns - 1) // 2
+    return (
+        rows * columns * array.accumulator_bits,
+        rows * columns * array.operand_bits,
+        down * array.operand_bits + across * (array.operand_bits + array.accumulator_bits),
+        columns * array.accumulator_bits,
+        1,
+    )
+
+
+def dot(weights: tuple[float, ...], terms: tuple[int, ...]) -> float:
+    """Sum of products."""
+    return sum(weight * term for weight, term in zip(weights, terms, strict=True))
+
+
+def _of_array(array: PEArraySpec) -> Resources:
+    """The dearer of the output- and the weight-stationary array: the machine may be either."""
+    fits = OUTPUT_STATIONARY, WEIGHT_STATIONARY
+    luts = max(dot(fit.luts, lut_terms(array)) for fit in fits)
+    flip_flops = max(dot(fit.flip_flops, flip_flop_terms(array)) for fit in fits)
+    macs, slices = array.macs_per_cycle, array.macs_per_cycle
+    if array.dsp_packing:
+        slices = ceil_div(macs, 2)
+        luts += PACKED_MAC_LUTS * macs
+        flip_flops += array.accumulator_bits * macs
+    return Resources(slices, round(luts), round(flip_flops))
+
+
+def _of_vector_unit(unit: VectorUnitSpec, array: PEArraySpec) -> Resources:
+    """Lanes, and at the foot of each column a square with its sum (a slice) and a plain sum."""
+    parts = [CONTROL, *[LANE] * unit.lanes]
+    if unit.sums_on_arrival:
+        parts += [Resources(1, array.accumulator_bits, array.accumulator_bits)] * array.columns
+    return sum(parts, start=Resources())
 
 
 def _of_buffer(buffer: BufferSpec, memory: Memory) -> Resources:

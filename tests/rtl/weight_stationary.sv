@@ -170,7 +170,7 @@ module weight_stationary #(
   end
   // an operand register, a product, the last row's adder; the skew of rows and of columns
   localparam int UNSKEWED = 1 + MULTIPLIER_LATENCY + ADDER_LATENCY;
-  tapped_delay #(.BITS($bits(marks_t)),
+  tapped_delay #(.BITS($bits(marks)),
                  .MOST_CYCLES((ROWS - 1) * ADDER_LATENCY + COLUMNS - 1 + UNSKEWED)) crossing (
       .clk, .rst, .cycles(last_row * 16'(ADDER_LATENCY) + last_column + 16'(UNSKEWED)),
       .d(marks), .q(row_marks));
@@ -189,9 +189,9 @@ module weight_stationary #(
     assign next_total[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] =
         addend[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] + earlier[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS];
   end
-  delay #(.BITS($bits(row_t)), .CYCLES(ADDER_LATENCY)) adder (
+  delay #(.BITS($bits(total)), .CYCLES(ADDER_LATENCY)) adder (
       .clk, .rst, .d(next_total), .q(total));
-  delay #(.BITS($bits(tag_t)), .CYCLES(ADDER_LATENCY)) adding_tags (
+  delay #(.BITS($bits(adding)), .CYCLES(ADDER_LATENCY)) adding_tags (
       .clk, .rst, .d(adding), .q(added));
 
   // ------------------------------------------------------------ requantised and written
