@@ -42,6 +42,8 @@ module output_stationary #(
     output logic [COLUMNS*ACCUMULATOR_BITS-1:0] result_sums,
     output logic [COLUMNS*RESULT_BITS-1:0]      result_words
 );
+  localparam int ROW_BITS    = (ROWS == 1) ? 1 : $clog2(ROWS);
+  localparam int COLUMN_BITS = (COLUMNS == 1) ? 1 : $clog2(COLUMNS);
   // ------------------------------------------------------------ sequencer: one slot a fold
   logic        active, slot_end, fold_written, last_fold;
   logic [31:0] slot, slot_cycles, products_cycles, input_base, weight_base;
@@ -115,7 +117,7 @@ module output_stationary #(
     assign chain[0][c] = '0;
     // all rows move at first; then the top one is empty, then the two at the top ...
     always_ff @(posedge clk)
-      moving[c] <= rst ? '0 : captured[c][last_row] ? '1 : (moving[c] << 1);
+      moving[c] <= rst ? '0 : captured[c][ROW_BITS'(last_row)] ? '1 : (moving[c] << 1);
   end
   for (genvar r = 0; r < ROWS; r++) begin : g_row
     for (genvar c = 0; c < COLUMNS; c++) begin : g_column
@@ -138,10 +140,12 @@ module output_stationary #(
   logic [31:0]                         folds_written;
   for (genvar c = 0; c < COLUMNS; c++) begin : g_deskew
     logic [ACCUMULATOR_BITS-1:0] leaving[ROWS];
-    for (genvar r = 0; r < ROWS; r++) assign leaving[r] = chain[r+1][c];
+    for (genvar r = 0; r < ROWS; r++) begin : g_leaving
+      assign leaving[r] = chain[r+1][c];
+    end
     tapped_delay #(.BITS(ACCUMULATOR_BITS), .MOST_CYCLES(COLUMNS - 1 - c)) deskew (
-        .clk, .rst, .cycles((last_column > c) ? last_column - 16'(c) : '0), .d(leaving[last_row]),
-        .q(row[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS]));
+        .clk, .rst, .cycles((last_column > c) ? last_column - 16'(c) : '0),
+        .d(leaving[ROW_BITS'(last_row)]), .q(row[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS]));
   end
   requantise #(
       .LANES(COLUMNS), .ACCUMULATOR_BITS(ACCUMULATOR_BITS), .RESULT_BITS(RESULT_BITS)
@@ -151,7 +155,7 @@ module output_stationary #(
   assign result_address = folds_written * rows + 32'(row_index);
   assign done           = fold_written && (folds_written == 32'(row_folds) * 32'(column_folds) - 1);
   always_ff @(posedge clk) begin
-    result_valid <= !rst && moving[last_column][last_row];
+    result_valid <= !rst && moving[COLUMN_BITS'(last_column)][ROW_BITS'(last_row)];
     result_sums  <= row;
     result_words <= words;
     if (rst || (start && !busy)) begin

@@ -1,16 +1,17 @@
 """The event model of the PE array against RTL: every bit and every cycle, no tolerance."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from systolic_array import Outcome, SystolicArray
 
-from accsim.dataflow.base import Gemm
+from accsim.dataflow.base import RESULTS, Gemm
 from accsim.dataflow.input_stationary import InputStationary
 from accsim.dataflow.output_stationary import OutputStationary
 from accsim.dataflow.weight_stationary import WeightStationary
-from accsim.hardware.pe_array import PEArraySpec, RegistersSpec
+from accsim.hardware.pe_array import PEArraySpec, RegistersSpec, Reservations
 from accsim.kernels import conv2d
 from accsim.kernels.fixed_point import HALF_UP, limit
 
@@ -177,6 +178,51 @@ def test_an_error_of_one_cycle_in_the_model_is_caught(build, dataflow, wrong):
     spec = PEArraySpec(4, 4)
     with pytest.raises(AssertionError, match=f"{dataflow} 1x1x1"):
         check(build, dataflow, spec, replace(spec, **wrong))
+
+
+class Forgetful(Reservations):
+    """Events that take nothing whose name has one of `forgotten` in it."""
+
+    def __init__(self, forgotten):
+        super().__init__()
+        self.forgotten = forgotten
+
+    def take(self, holds):
+        super().take({name: span for name, span in holds.items() if not self._forgets(name)})
+
+    def _forgets(self, name):
+        return any(part in name for part in self.forgotten)
+
+
+@pytest.mark.parametrize(
+    ("dataflow", "forgotten", "spec"),
+    [
+        ("output_stationary", ["shadow", "row port"], PEArraySpec(4, 4)),
+        ("output_stationary", ["sum"], PEArraySpec(4, 4, multiplier_latency=3, adder_latency=2)),
+        ("weight_stationary", ["next weights"], PEArraySpec(4, 4)),
+        (
+            "weight_stationary",
+            ["bottom row"],
+            PEArraySpec(4, 4, multiplier_latency=3, adder_latency=2),
+        ),
+        (
+            "weight_stationary",
+            ["sum of the first input"],
+            PEArraySpec(1, 3, operand_bits=6, multiplier_latency=2, adder_latency=4),
+        ),
+    ],
+)
+def test_a_model_that_forgets_a_conflict_is_caught(build, monkeypatch, dataflow, forgotten, spec):
+    events = DATAFLOWS[dataflow]
+
+    def cycles(array, gemm):
+        time = Forgetful(forgotten)
+        events.play(time, array, gemm)
+        return time.free_at[RESULTS]
+
+    monkeypatch.setitem(DATAFLOWS, dataflow, SimpleNamespace(cycles=cycles))
+    with pytest.raises(AssertionError, match=dataflow):
+        check(build, dataflow, spec, spec)
 
 
 def test_an_error_of_one_bit_is_caught(build, monkeypatch):

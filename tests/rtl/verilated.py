@@ -22,8 +22,10 @@ from platformdirs import user_cache_path
 SOURCES = Path(__file__).parent
 # a test simulates less than the optimiser would take to make its library faster
 COMPILE = ("g++", "-std=c++20", "-O1", "-fPIC", "-DVL_TIME_CONTEXT", "-w")
-VERILATE = ("--cc", "--prefix", "Vtop", "-O3", "--x-assign", "fast", "--x-initial", "fast",
-            "--noassert", "-Wno-fatal")  # fmt: skip
+VERILATE = (
+    *("--cc", "--prefix", "Vtop", "-O3", "--noassert"),
+    *("--x-assign", "fast", "--x-initial", "fast"),
+)
 
 
 def missing_tools() -> str:
@@ -38,7 +40,7 @@ def build(top: str, parameters: Mapping[str, int], driver: str) -> ctypes.CDLL:
 
     Module and driver are files in this folder, ``<module>.sv`` and C++; the driver includes
     ``Vtop.h`` and uses the class ``Vtop``. Raises RuntimeError with a tool's own words where a
-    source is wrong.
+    source is wrong, or makes Verilator warn.
     """
     root = _verilator_root()
     modules, code = _modules(top), SOURCES / driver

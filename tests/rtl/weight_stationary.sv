@@ -46,10 +46,12 @@ module weight_stationary #(
     output logic [COLUMNS*ACCUMULATOR_BITS-1:0] result_sums,
     output logic [COLUMNS*RESULT_BITS-1:0]      result_words
 );
+  localparam int ROW_BITS = (ROWS == 1) ? 1 : $clog2(ROWS);
+  localparam int SUM_BITS = $clog2(SUM_DEPTH);  // of an address of the memory of sums
   // ------------------------------------------------------------ sequencer
   // A slot streams one fold, or loads one, or with OVERLAP streams one and loads the next.
   logic        active, loads, streams, slot_end, fold_written, last_row_fold;
-  logic [31:0] slot, load_start, stream_cycles, load_cycles, slot_cycles;
+  logic [31:0] slot, load_start, weight_step, stream_cycles, load_cycles, slot_cycles;
   logic [31:0] input_base, weight_base, folds, folds_loaded, folds_streamed;
   logic [15:0] row_fold, last_row, last_column;
   logic        input_issue, input_first, weight_issue, weight_first;
@@ -67,10 +69,11 @@ module weight_stationary #(
   assign slot_end       = (OVERLAP == 0 && streams) ? fold_written : (slot == slot_cycles - 1);
   assign input_issue    = active && streams && (slot < 32'(length));
   assign input_first    = input_issue && (slot == 0);
-  assign weight_issue   = active && loads && (slot >= load_start) && (slot < load_cycles);
-  assign weight_first   = weight_issue && (slot == load_start);
+  assign weight_step    = slot - load_start;  // wraps, and so is large, before the load starts
+  assign weight_issue   = active && loads && (weight_step < 32'(rows));
+  assign weight_first   = weight_issue && (weight_step == 0);
   assign input_address  = input_base + slot;
-  assign weight_address = weight_base + 32'(last_row) - (slot - load_start);  // the bottom row's first
+  assign weight_address = weight_base + 32'(last_row) - weight_step;  // the bottom row's first
 
   always_ff @(posedge clk) begin
     if (rst || (start && !busy)) begin
@@ -163,10 +166,12 @@ module weight_stationary #(
   tag_t        adding, added;
   for (genvar c = 0; c < COLUMNS; c++) begin : g_deskew
     logic [ACCUMULATOR_BITS-1:0] leaving[ROWS];
-    for (genvar r = 0; r < ROWS; r++) assign leaving[r] = sums[r+1][c];
+    for (genvar r = 0; r < ROWS; r++) begin : g_leaving
+      assign leaving[r] = sums[r+1][c];
+    end
     tapped_delay #(.BITS(ACCUMULATOR_BITS), .MOST_CYCLES(COLUMNS - 1 - c)) deskew (
-        .clk, .rst, .cycles((last_column > c) ? last_column - 16'(c) : '0), .d(leaving[last_row]),
-        .q(row[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS]));
+        .clk, .rst, .cycles((last_column > c) ? last_column - 16'(c) : '0),
+        .d(leaving[ROW_BITS'(last_row)]), .q(row[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS]));
   end
   // an operand register, a product, the last row's adder; the skew of rows and of columns
   localparam int UNSKEWED = 1 + MULTIPLIER_LATENCY + ADDER_LATENCY;
@@ -180,8 +185,8 @@ module weight_stationary #(
     else if (row_marks.valid) pixel <= (pixel == length - 1) ? '0 : pixel + 1'b1;
     addend <= row;
     adding <= rst ? '0 : {row_marks, pixel};
-    stored <= (added.marks.valid && added.pixel == pixel) ? total : waiting[pixel];
-    if (added.marks.valid) waiting[added.pixel] <= total;
+    stored <= (added.marks.valid && added.pixel == pixel) ? total : waiting[SUM_BITS'(pixel)];
+    if (added.marks.valid) waiting[SUM_BITS'(added.pixel)] <= total;
   end
   assign earlier = adding.marks.fresh ? '0 :
       (added.marks.valid && added.pixel == adding.pixel) ? total : stored;
