@@ -12,8 +12,9 @@ from itertools import product
 from typing import NamedTuple
 
 from accsim.dataflow.base import Dataflow, Gemm
+from accsim.dataflow.planner import planner
 from accsim.dataflow.tile import Operand, Piece, Plan, Tally, Tensor, Tile, Transfer, Weights
-from accsim.dataflow.tiling import Nest, Tiling, Window, planner, trips
+from accsim.dataflow.tiling import Nest, Tiling, Window, trips
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.network import Shape
 

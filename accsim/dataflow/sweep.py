@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from accsim.dataflow.base import Dataflow
+from accsim.dataflow.planner import too_small
 from accsim.dataflow.tile import Operand, Piece, Plan, Tally, Tensor, Tile, Transfer, Weights
-from accsim.dataflow.tiling import too_small
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.hardware.buffer import BufferSpec
 from accsim.units import ceil_div

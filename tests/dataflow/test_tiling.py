@@ -11,9 +11,10 @@ from accsim.dataflow.base import FixedTiling, Gemm
 from accsim.dataflow.channel_broadcast import ChannelBroadcast
 from accsim.dataflow.input_stationary import InputStationary
 from accsim.dataflow.output_stationary import OutputStationary
+from accsim.dataflow.planner import Planner, parts_of
 from accsim.dataflow.product import GradientProduct, Product, steps
 from accsim.dataflow.tile import Operand, Tensor, Weights
-from accsim.dataflow.tiling import Planner, Window, candidates, parts_of, trips
+from accsim.dataflow.tiling import Window, candidates, trips
 from accsim.dataflow.weight_stationary import WeightStationary
 from accsim.hardware import boards
 from accsim.hardware.buffer import BufferSpec
