@@ -211,7 +211,7 @@ def test_steps_of_the_digits_network_on_rtl_are_the_kernels(
         SystolicArray(build, top, PEArraySpec(rows=8, columns=8)),
         dataflow,
         most_rows,
-        RtlVectorUnit(build, lanes, register_bits),
+        RtlVectorUnit(build, lanes, register_bits, feedback=error_feedback),
     )
     machine.take_over(monkeypatch)
     for batch, after in zip(batches(2), expected, strict=True):

@@ -14,11 +14,13 @@ from accsim.kernels.lfsr import LaneRegisters
 from accsim.numerics import Rounding
 
 LFSR, HALF_UP = Rounding.STOCHASTIC_LFSR, Rounding.HALF_UP
-UNITS = {  # lanes, bits of a register, of master, momentum, teacher, gradient
+UNITS = {  # lanes, bits of a register, of master, momentum, teacher, gradient; error feedback
     "8 lanes": (8, 16, 16, 16, 16, 32),
     "16 lanes": (16, 32, 16, 16, 16, 32),
     "wide master": (2, 16, 24, 12, 8, 64),
     "narrow master": (3, 32, 8, 8, 20, 32),
+    "feedback": (1, 32, 16, 16, 16, 32, True),
+    "feedback of a wide master": (2, 16, 24, 12, 8, 32, True),
 }
 
 
@@ -58,12 +60,8 @@ def compare_update(
     momentum=0.9,
     decay=5e-4,
     spec=None,
-    feedback=False,
 ):
-    """One update by kernel and RTL: the same words, registers, largest magnitude and cycles.
-
-    `feedback`: momentum and master keep residual words.
-    """
+    """One update by kernel and RTL: the same words, registers, largest magnitude and cycles."""
     master_bits, momentum_bits, gradient_bits, _ = unit.bits
     fixed_rate = round(rate * 2**update.RATE_BITS)
     most = 2 ** (gradient_bits - 1)  # of int64, more than a product with the rate can hold
@@ -79,15 +77,14 @@ def compare_update(
         master_rounding,
         rounding,
     )
-    extra_bits = update.MOMENTUM_EXTRA_BITS + momentum_bits - master_bits
     stores = [words(rng, master_bits, count), words(rng, momentum_bits, count)]
-    stores += [words(rng, 16, count) if feedback else None for _ in range(2)]
+    stores += [words(rng, 16, count) if unit.feedback else None for _ in range(2)]
     ours, theirs = copy.deepcopy(stores), copy.deepcopy(stores)
     registers = LaneRegisters.seeded(unit.lanes, unit.register_bits, int(rng.integers(2**31)))
     moved = registers.copy()
-    more = registers, *ours[2:], extra_bits
+    more = registers, *ours[2:], unit.extra_bits
     counts = update.momentum_sgd(*ours[:2], *settings, *more)
-    done = unit.momentum_sgd(*theirs[:2], *settings, moved, *theirs[2:], extra_bits)
+    done = unit.momentum_sgd(*theirs[:2], *settings, moved, *theirs[2:], unit.extra_bits)
     for mine, its in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(its, mine)
     np.testing.assert_array_equal(moved.states, registers.states)
@@ -96,7 +93,7 @@ def compare_update(
     assert counts.moved > 0 or count == 1  # else there is nothing to see
 
 
-def compare_average(unit, rng, count, shift, rounding, numerator=1, spec=None, feedback=False):
+def compare_average(unit, rng, count, shift, rounding, numerator=1, spec=None):
     """One moving average by kernel and RTL, as `compare_update`."""
     master_bits, _, _, teacher_bits = unit.bits
     finer, coarse = max(teacher_bits - master_bits, 0), max(master_bits - teacher_bits, 0)
@@ -106,7 +103,7 @@ def compare_average(unit, rng, count, shift, rounding, numerator=1, spec=None, f
     registers = LaneRegisters.seeded(unit.lanes, unit.register_bits, int(rng.integers(2**31)))
     moved = registers.copy()
     ours, theirs = np.empty_like(teacher), np.empty_like(teacher)
-    residual = words(rng, 16, count) if feedback else None
+    residual = words(rng, 16, count) if unit.feedback else None
     other = copy.deepcopy(residual)
     counts = update.moving_average(teacher, student, *settings, ours, registers, residual)
     done = unit.moving_average(teacher, student, *settings, theirs, moved, other)
@@ -166,19 +163,11 @@ def test_an_average_of_several_steps_rounds_in_every_way(name, rounding, unit_of
     compare_average(unit_of(name), rng, 250, 7, rounding, numerator=5)
 
 
-@pytest.mark.parametrize("rounding", [LFSR, HALF_UP])
-@pytest.mark.parametrize("name", UNITS)
-def test_residual_words_join_what_is_rounded_and_take_what_it_drops(name, rounding, unit_of, rng):
-    compare_update(unit_of(name), rng, 501, -14, rounding, rounding, feedback=True)
-    for shift in (0, 7, 15):
-        compare_average(unit_of(name), rng, 501, shift, rounding, feedback=True)
-
-
 def test_a_residual_is_clipped_to_its_word(unit_of):
     """All 16 guard bits cut off are 65,535 halves of a residual's last bit: half up, 32,768."""
     settings = np.array([2**16 - 1], np.int32), 4, 1, 0, 0, limit(16), limit(16)
-    settings += Rounding.TRUNCATE, Rounding.TRUNCATE, LaneRegisters.seeded(8, 16, 1)
-    for made_by in (update, unit_of("8 lanes")):
+    settings += Rounding.TRUNCATE, Rounding.TRUNCATE, LaneRegisters.seeded(1, 32, 1)
+    for made_by in (update, unit_of("feedback")):
         master, momentum = np.zeros((2, 1), np.int16)
         residuals = np.zeros((2, 1), np.int16)
         made_by.momentum_sgd(master, momentum, *settings, *residuals)

@@ -7,7 +7,7 @@ import numpy as np
 
 from accsim.kernels.fixed_point import limit
 from accsim.kernels.lfsr import LaneRegisters
-from accsim.kernels.update import DECAY_BITS, MOMENTUM_EXTRA_BITS, RATE_BITS, RESIDUAL_BITS
+from accsim.kernels.update import MOMENTUM_EXTRA_BITS, RATE_BITS, RESIDUAL_BITS
 from accsim.numerics import Rounding
 from accsim.units import ceil_div
 
@@ -47,9 +47,12 @@ class RtlVectorUnit:
         momentum_bits: int = 16,
         teacher_bits: int = 16,
         gradient_bits: int = 32,
+        feedback: bool = False,
     ):
         self.lanes, self.register_bits = lanes, register_bits
         self.bits = master_bits, momentum_bits, gradient_bits, teacher_bits
+        self.extra_bits = MOMENTUM_EXTRA_BITS + momentum_bits - master_bits
+        self.feedback = feedback
         self.stream_bits = *self.bits, RESIDUAL_BITS + 1, RESIDUAL_BITS + 1
         parameters = {
             "LANES": lanes,
@@ -58,6 +61,7 @@ class RtlVectorUnit:
             "MOMENTUM_BITS": momentum_bits,
             "TEACHER_BITS": teacher_bits,
             "GRADIENT_BITS": gradient_bits,
+            "FEEDBACK": int(feedback),
         }
         self._run = build("vector_unit", parameters, "vector_unit.cpp").run
         self._run.restype = ctypes.c_int64
@@ -83,6 +87,7 @@ class RtlVectorUnit:
     ) -> Pass:
         """`update.momentum_sgd` in place."""
         assert (master_limit, momentum_limit) == tuple(map(limit, self.bits[:2]))
+        assert extra_bits == self.extra_bits
         left = exponent - RATE_BITS + extra_bits + GUARD_BITS
         control = {
             "average": 0,
@@ -92,11 +97,7 @@ class RtlVectorUnit:
             "gradient_limit": (2**61 - 1) // max(rate, 1),
             "push_up": min(max(left, 0), 60),
             "push_down": min(max(-left, 0), 62),
-            "decay_down": DECAY_BITS - GUARD_BITS - extra_bits,
-            **_drop("first", 0, GUARD_BITS, momentum_residual),
-            **_drop("second", max(-extra_bits, 0), max(extra_bits, 0), master_residual),
-            "weight_up": 0,
-            "teacher_up": 0,
+            "shift": 0,
             "first_rounding": ROUNDINGS[momentum_rounding],
             "second_rounding": ROUNDINGS[master_rounding],
         }
@@ -104,8 +105,8 @@ class RtlVectorUnit:
         done, (master[:], momentum[:], _, _, first, second) = self._pass(
             control, streams, registers
         )
-        _keep(momentum_residual, first)
-        _keep(master_residual, second)
+        if self.feedback:
+            momentum_residual[:], master_residual[:] = first, second
         return done
 
     def moving_average(
@@ -123,7 +124,10 @@ class RtlVectorUnit:
         residual=None,
     ) -> Pass:
         """`update.moving_average` into `out`."""
-        assert teacher_limit == limit(self.bits[3]) << coarse_bits
+        master_bits, _, _, teacher_bits = self.bits
+        assert teacher_limit == limit(teacher_bits) << coarse_bits
+        assert student_shift == max(teacher_bits - master_bits, 0)
+        assert coarse_bits == max(master_bits - teacher_bits, 0)
         control = {
             "average": 1,
             "rate": numerator,
@@ -132,18 +136,15 @@ class RtlVectorUnit:
             "gradient_limit": 0,
             "push_up": 0,
             "push_down": 0,
-            "decay_down": 0,
-            **_drop("first", 0, shift + coarse_bits, residual),
-            **_drop("second", 0, 0, None),
-            "weight_up": student_shift,
-            "teacher_up": coarse_bits,
+            "shift": shift,
             "first_rounding": ROUNDINGS[rounding],
             "second_rounding": ROUNDINGS[rounding],
         }
         streams = student, None, None, teacher >> coarse_bits, residual, None
         done, (_, _, _, codes, first, _) = self._pass(control, streams, registers)
         out[:] = codes << coarse_bits
-        _keep(residual, first)
+        if self.feedback:
+            residual[:] = first
         return Pass(done.cycles, done.largest << coarse_bits)
 
     def _pass(self, control, streams, registers):
@@ -173,18 +174,6 @@ class RtlVectorUnit:
         registers.states[:] = states
         after = [_unpack(part)[:words] for part in packed]
         return Pass(cycles, largest.value), after
-
-
-def _drop(name, up, drop, residual):
-    """The control ports of a rounding: bits added below, dropped, and dropped from a residual."""
-    dropped = drop if residual is None else max(drop, RESIDUAL_BITS)
-    finer = 0 if residual is None else dropped - RESIDUAL_BITS
-    return {f"{name}_up": up + dropped - drop, f"{name}_drop": dropped, f"{name}_finer": finer}
-
-
-def _keep(residual, words):
-    if residual is not None:
-        residual[:] = words
 
 
 def _words(values):

@@ -7,8 +7,8 @@
 // R drops bits as `first_rounding` and `second_rounding` say; stochastic rounding adds the lane's
 // shift register. The register's 16 steps a draw are an XOR network, two draws are a wider one: a
 // word that draws twice costs no cycle. Draws follow the words: first the step's, then the weight's.
-// What R dropped joins the next step, if its residual words are stored and not zero: the first are
-// those of the step or of the teacher, the second those of the weight.
+// With FEEDBACK what R dropped joins the next step, as a residual word: the first are those of the
+// step or of the teacher, the second those of the weight.
 //
 // Words come LANES at a time, each in as many whole bytes as it needs, sign extended. A beat is
 // read, worked on in stages 2 to 6 and written from stage 7: `beats` + 7 cycles, from the first
@@ -20,6 +20,7 @@ module vector_unit #(
     parameter int MOMENTUM_BITS = 16,
     parameter int TEACHER_BITS = 16,
     parameter int GRADIENT_BITS = 32,  // up to 64
+    parameter int FEEDBACK = 0,
 
     localparam int MASTER = (MASTER_BITS + 7) / 8 * 8,
     localparam int MOMENTUM = (MOMENTUM_BITS + 7) / 8 * 8,
@@ -43,15 +44,7 @@ module vector_unit #(
     input logic        [60:0] gradient_limit,  // a product with `rate` stays within 61 bits
     input logic        [ 5:0] push_up,         // shifts that bring a product to the guard bits
     input logic        [ 5:0] push_down,
-    input logic        [ 5:0] decay_down,
-    input logic        [ 3:0] first_up,        // R adds bits below, for a residual,
-    input logic        [ 5:0] first_drop,      // and drops those below the last
-    input logic        [ 4:0] first_finer,     // bits dropped below a residual's last
-    input logic        [ 4:0] second_up,
-    input logic        [ 4:0] second_drop,
-    input logic        [ 4:0] second_finer,
-    input logic        [ 4:0] weight_up,       // from a weight's last bit to the average's
-    input logic        [ 4:0] teacher_up,      // from a teacher's last bit to the average's
+    input logic        [ 3:0] shift,           // of the average
     input logic        [ 2:0] first_rounding,
     input logic        [ 2:0] second_rounding,
 
@@ -75,6 +68,17 @@ module vector_unit #(
 );
   typedef logic signed [63:0] wide_t;
   typedef logic [REGISTER_BITS-1:0] register_t;
+
+  // Where the words' last bits lie: a step's is EXTRA bits finer than its weight's.
+  localparam int GUARD = 16;  // bits of a step before its one rounding
+  localparam int EXTRA = 4 + MOMENTUM_BITS - MASTER_BITS;
+  localparam int FINER = TEACHER_BITS > MASTER_BITS ? TEACHER_BITS - MASTER_BITS : 0;
+  localparam int COARSE = MASTER_BITS > TEACHER_BITS ? MASTER_BITS - TEACHER_BITS : 0;
+  // A rounding drops at least the bits of a residual, where there is one: zeros join from below.
+  localparam int RESIDUAL = FEEDBACK != 0 ? 15 : 0;
+  localparam int DOWN = EXTRA > 0 ? EXTRA : 0;
+  localparam int SECOND_DROP = DOWN > RESIDUAL ? DOWN : RESIDUAL;
+  localparam int SECOND_UP = (EXTRA < 0 ? -EXTRA : 0) + SECOND_DROP - DOWN;
 
   localparam int OPERAND = GRADIENT > 32 ? GRADIENT : 32;  // a distance takes 25 bits
   localparam int LEAP = 16;  // steps of a register a draw
@@ -125,8 +129,9 @@ module vector_unit #(
 
   // What rounding `value` dropped, in parts of 2**-15 of its last bit.
   function automatic logic signed [15:0] residual(wide_t value, wide_t kept, logic [5:0] drop,
-                                                  logic [4:0] finer);
-    residual = 16'(clipped(half_up(value - (kept <<< drop), 6'(finer)), RESIDUAL_LIMIT));
+                                                  logic [5:0] finer);
+    residual = FEEDBACK == 0
+        ? '0 : 16'(clipped(half_up(value - (kept <<< drop), finer), RESIDUAL_LIMIT));
   endfunction
 
   // A beat moves one stage a cycle: `valid[s]` says that stage s holds one.
@@ -157,6 +162,12 @@ module vector_unit #(
   assign write = valid[7];
   assign done  = write && write_beat == beats - 1;
 
+  logic [5:0] dropped, first_drop, first_up, first_finer;
+  assign dropped = average ? 6'(shift) + 6'(COARSE) : 6'(GUARD);
+  assign first_drop = dropped > 6'(RESIDUAL) ? dropped : 6'(RESIDUAL);
+  assign first_up = first_drop - dropped;
+  assign first_finer = first_drop - 6'(RESIDUAL);
+
   logic first_draws, second_draws;
   assign first_draws  = first_rounding == REGISTER;
   assign second_draws = second_rounding == REGISTER && !average;
@@ -186,8 +197,8 @@ module vector_unit #(
 
     logic signed [15:0] first_1, first_2, first_3, first_4, first_5;
     logic signed [15:0] second_1, second_2, second_3, second_4, second_5, second_6;
-    assign first_1  = first_residual_in[l*16+:16];
-    assign second_1 = second_residual_in[l*16+:16];
+    assign first_1  = FEEDBACK != 0 ? first_residual_in[l*16+:16] : '0;
+    assign second_1 = FEEDBACK != 0 ? second_residual_in[l*16+:16] : '0;
 
     logic signed [OPERAND-1:0] operand_2;
     wide_t push_3, push_4, carry_3, carry_4, decay_3, decay_4, sum_5, step_6;
@@ -199,16 +210,17 @@ module vector_unit #(
     assign whole_5 = (sum_5 <<< first_up) + (wide_t'(first_5) <<< first_finer);
     assign step_5 = rounded(whole_5, first_drop, first_rounding, state);
     assign dropped_5 = residual(whole_5, step_5, first_drop, first_finer);
-    assign whole_6 = (step_6 <<< second_up) + (wide_t'(second_6) <<< second_finer);
-    assign less_6 = rounded(whole_6, 6'(second_drop), second_rounding, draw_6);
-    assign less_dropped_6 = residual(whole_6, less_6, 6'(second_drop), second_finer);
+    assign whole_6 = (step_6 <<< SECOND_UP) + (wide_t'(second_6) <<< (SECOND_DROP - RESIDUAL));
+    assign less_6 = rounded(whole_6, 6'(SECOND_DROP), second_rounding, draw_6);
+    assign less_dropped_6 = residual(whole_6, less_6, 6'(SECOND_DROP),
+                                     6'(SECOND_DROP - RESIDUAL));
     assign weight_7 = clipped(wide_t'(weight_6) - less_6, MASTER_LIMIT);
     assign teacher_7 = clipped(wide_t'(teacher_6) + step_6, TEACHER_LIMIT);
 
     always_ff @(posedge clk) begin
       // 2: what is multiplied
       operand_2 <= average
-          ? OPERAND'((wide_t'(weight_1) <<< weight_up) - (wide_t'(teacher_1) <<< teacher_up))
+          ? OPERAND'((wide_t'(weight_1) <<< FINER) - (wide_t'(teacher_1) <<< COARSE))
           : OPERAND'(clipped(wide_t'(gradient_1), wide_t'({3'b0, gradient_limit})));
       weight_2 <= weight_1;
       step_2 <= step_1;
@@ -226,7 +238,7 @@ module vector_unit #(
       // 4: products in one place: 16 guard bits below the step's last
       push_4 <= half_up(clipped(push_3, PUSH_LIMIT >>> push_up) <<< push_up, push_down);
       carry_4 <= carry_3 <<< 8;
-      decay_4 <= half_up(decay_3, decay_down);
+      decay_4 <= half_up(decay_3, 6'(GUARD - EXTRA));
       weight_4 <= weight_3;
       teacher_4 <= teacher_3;
       first_4 <= first_3;
