@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 from vector_unit import RtlVectorUnit
 
+from accsim.dataflow.output_stationary import OutputStationary
+from accsim.hardware import boards
 from accsim.hardware.vector_unit import VectorUnitSpec
 from accsim.kernels import update
 from accsim.kernels.fixed_point import limit
 from accsim.kernels.lfsr import LaneRegisters
-from accsim.numerics import Rounding
+from accsim.numerics import Numerics, Rounding
+from accsim.passes import Passes
+from accsim.schedule.separate_ema import SeparateEma
+from models import digits
 
 LFSR, HALF_UP = Rounding.STOCHASTIC_LFSR, Rounding.HALF_UP
 UNITS = {  # lanes, bits of a register, of master, momentum, teacher, gradient; error feedback
@@ -20,7 +25,7 @@ UNITS = {  # lanes, bits of a register, of master, momentum, teacher, gradient; 
     "wide master": (2, 16, 24, 12, 8, 64),
     "narrow master": (3, 32, 8, 8, 20, 32),
     "feedback": (1, 32, 16, 16, 16, 32, True),
-    "feedback of a wide master": (2, 16, 24, 12, 8, 32, True),
+    "feedback to a fine momentum": (2, 16, 12, 24, 8, 32, True),
 }
 
 
@@ -187,6 +192,28 @@ def test_registers_go_on_from_pass_to_pass(unit_of):
         np.testing.assert_array_equal(parts[part], whole[part])
     np.testing.assert_array_equal(twice.states, once.states)
     assert set(whole) == {0, 1}  # a half of a bit goes either way
+
+
+@pytest.mark.parametrize("step", ["update", "ema"])
+def test_every_tile_of_a_simulated_step_takes_the_cycles_of_a_pass(step, unit_of):
+    """The tiles that the machine is charged for, of a training step of the digits network."""
+    unit, machine = unit_of("8 lanes"), boards.PYNQ_Z2
+    assert machine.vector_unit == VectorUnitSpec(unit.lanes)
+    operations = SeparateEma().operations(
+        digits.network(), Numerics(), machine, OutputStationary(), Passes(8, 8, 8, ema=True), True
+    )
+    tiles = [tile for o in operations if o.pass_name == step for tile in o.tiles]
+    cycles = {tile.vector_operations: tile.cycles for tile in tiles}  # an operation a word
+    assert len(cycles) > 5
+    for count, charged in cycles.items():
+        words = np.zeros((2, count), np.int16)
+        if step == "ema":
+            done = unit.moving_average(*words, 1, 7, 0, 0, limit(16), HALF_UP, words[0])
+        else:
+            gradient = np.zeros(count, np.int32)
+            limits = limit(16), limit(16)
+            done = unit.momentum_sgd(*words, gradient, 0, 1, 0, 0, *limits, HALF_UP, HALF_UP)
+        assert done.cycles == charged
 
 
 def test_a_model_that_is_one_cycle_off_is_caught(unit_of, rng):

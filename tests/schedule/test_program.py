@@ -175,7 +175,8 @@ def test_steps_of_a_batch_norm_are_one_pass_forward_and_two_backward(lower, mach
 
 def test_steps_that_are_not_fused_read_and_write_their_own_maps(lower, machine):
     apart = replace(machine, vector_unit=replace(machine.vector_unit, fused=False))
-    assert on_lanes(lower(SeparateEma(), apart, Passes(0, 3, 2, False))) == [
+    operations = lower(SeparateEma(), apart, Passes(0, 3, 2, False))
+    assert on_lanes(operations) == [
         ("student_forward", 3 * 32, 0, 3 * 32, 3 * 8),  # statistics
         ("student_forward", 3 * 32 + 8, 3 * 32, 3 * 32, 3 * 8),  # normalise
         ("student_forward", 3 * 32, 3 * 32, 3 * 32, 3 * 8),  # activate
@@ -184,6 +185,21 @@ def test_steps_that_are_not_fused_read_and_write_their_own_maps(lower, machine):
         ("backward_data", 2 * (32 + 32), 2 * 32, 2 * 32, 2 * 8),  # slope: error, activate's input
         ("backward_weight", 2 * (32 + 32) + 8, 0, 2 * 32, 2 * 8),  # reduce: error, norm's input
         ("backward_data", 2 * (32 + 32), 2 * 32, 2 * 32, 2 * 8),  # apply
+    ]
+    errors = [o for o in operations if o.label == "norm/backward_data"]
+    assert [[tensor.name for tensor, _ in o.reads] for o in errors] == [
+        ["student/fc/input_error", "student/norm/activate"],
+        ["student/norm/route_error", "student/norm/normalise"],
+        ["student/norm/slope_error", "student/conv/output"],
+    ]
+
+
+def test_the_sums_of_images_that_come_from_outside_are_a_pass_of_their_own(lower, machine):
+    network = Network("norm first", Shape(4, 4, 2), (BatchNorm("norm", RELU, 2), Linear("fc", 3)))
+    forward = on_lanes(lower(SeparateEma(), machine, Passes(0, 3, 0, False), network=network))
+    assert forward == [
+        ("student_forward", 3 * 32, 0, 3 * 32, 3 * 8),
+        ("student_forward", 3 * 32 + 8, 3 * 8, 3 * 32 * 3, 3 * 8),
     ]
 
 
