@@ -59,8 +59,8 @@ class Fit:
 OUTPUT_STATIONARY = Fit((1.03, 5.2, 273), (1.08, 1.32, 1.21, 0.05, 232))
 WEIGHT_STATIONARY = Fit((0.0, 8.25, 390), (0.0, 1.66, 1.17, 3.93, 271))
 # of the vector unit: words and lengths, and a lane that updates and averages words of 16 bits
-CONTROL = Resources(luts=350, flip_flops=97)
-LANE = Resources(dsp_slices=10, luts=3920, flip_flops=468)
+CONTROL = Resources(luts=227, flip_flops=84)
+LANE = Resources(dsp_slices=7, luts=2066, flip_flops=446)
 
 
 def resources(accelerator: "AcceleratorSpec") -> dict[str, Resources]:

@@ -11,7 +11,7 @@ def test_a_preset_can_be_changed():
 
 
 def test_an_array_larger_than_the_device_is_refused():
-    with pytest.raises(ValueError, match=r"at most the 1728 of ZCU104.*, not 4480; use fewer rows"):
+    with pytest.raises(ValueError, match=r"at most the 1728 of ZCU104.*, not 4384; use fewer rows"):
         replace(boards.ZCU104, pe_array=PEArraySpec(64, 64))
 
 

@@ -156,7 +156,7 @@ def test_buffers_go_where_the_board_has_room():
     ("choices", "message"),
     [
         ({"pe_array": PEArraySpec(64, 32)}, "DSP slices .* at most the 1728 .* or dsp_packing"),
-        ({"vector_unit": VectorUnitSpec(56)}, "LUTs of the machine .* the 230400 .* fewer rows"),
+        ({"vector_unit": VectorUnitSpec(95)}, "LUTs of the machine .* the 230400 .* fewer rows"),
         ({"pe_array": PEArraySpec(500, 2)}, "flip-flops of the machine .* the 460800 of"),
         ({"dma": DmaSpec(128, 128)}, "BRAM36 blocks of the machine .* the 312 of ZCU104.* smaller"),
     ],
