@@ -193,13 +193,14 @@ def gemm_command(m, n, k, dataflow, no_overlap, as_json, **machine):
 @click.argument("workload", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def layers_command(workload, as_json):
-    """Show how each pass of each layer of WORKLOAD is tiled, what it takes and what bounds it."""
+    """Show how each pass of WORKLOAD is tiled, what bounds it, and what a step waits for."""
     with told_in_one_sentence():
-        rows = layers.layers(read_workload(workload))
+        found = layers.layers(read_workload(workload))
     if as_json:
-        click.echo(json.dumps(layers.document(rows), indent=2))
+        click.echo(json.dumps(layers.document(found), indent=2))
     else:
-        wide.print(layers.layers_table(rows))
+        wide.print(layers.layers_table(found.rows))
+        wide.print(layers.path_table(found))
 
 
 @main.command("fit")

@@ -66,6 +66,7 @@ class Timeline:
     recall: RecallCheck = field(
         repr=False
     )  # of the controller's short cuts, on this step's traffic
+    path: list[tuple["Work", int]] = field(repr=False)  # critical, with the ps that each adds
     dma_bytes: dict[str, int]  # read, write: payload
     dma_bursts: dict[str, int]
     array_macs: int
@@ -168,6 +169,20 @@ class Timeline:
             columns=["unit", "cause", "ps", "cycles"],
         )
 
+    def critical_path(self) -> pd.DataFrame:
+        """What the makespan waits for: cycles by operation and unit, in order of time.
+
+        They sum to the makespan but for the last clock edge.
+        """
+        rows = [
+            (work.record.operation.layer, work.record.operation.pass_name, work.unit, ps)
+            for work, ps in self.path
+        ]
+        table = pd.DataFrame(rows, columns=["layer", "pass", "unit", "ps"])
+        table = table.groupby(["layer", "pass", "unit"], sort=False, as_index=False).sum()
+        table["cycles"] = table.pop("ps") / self.period_ps
+        return table
+
     def ledgers(self, network: Network, passes: Passes) -> dict[str, Ledger]:
         """The books that must balance: bytes, bursts, MACs, time, and the bound on speed."""
         planned: dict[str, int] = {}
@@ -245,6 +260,30 @@ def simulate(
     return _Machine(operations, accelerator, controller).run()
 
 
+@dataclass(eq=False, slots=True)
+class Work:
+    """One tile on a unit, or one transfer, and what had to end before it could."""
+
+    record: OperationRecord
+    unit: str
+    after: list["Work | None"]
+    end_ps: int = 0
+
+
+def critical_path(last: Work | None) -> list[tuple[Work, int]]:
+    """The chain of work that ends with `last`, each with the picoseconds that it adds, in order.
+
+    Of all that a piece of work waits for, what ends last is on the path.
+    """
+    path: list[tuple[Work, int]] = []
+    while last:
+        ended = [work for work in last.after if work and work.end_ps <= last.end_ps]
+        before = max(ended, key=lambda work: work.end_ps, default=None)
+        path.append((last, last.end_ps - (before.end_ps if before else 0)))
+        last = before
+    return path[::-1]
+
+
 class _Progress:
     """Bytes of a tensor that have been written, and who waits for more."""
 
@@ -254,20 +293,21 @@ class _Progress:
         self.size_bytes = 0
         self.waiting: list = []
 
-    def add(self, size_bytes: int) -> None:
+    def add(self, size_bytes: int, by: Work) -> None:
         self.size_bytes += size_bytes
         if self.waiting:
             ready = [event for needed, event in self.waiting if needed <= self.size_bytes]
             self.waiting = [pair for pair in self.waiting if pair[0] > self.size_bytes]
             for event in ready:
-                event.succeed()
+                event.succeed(by)
 
     def reach(self, env, size_bytes: int):
-        """Process step: wait until `size_bytes` have been written."""
-        if self.size_bytes < size_bytes:
-            event = env.event()
-            self.waiting.append((size_bytes, event))
-            yield event
+        """Process step: wait until `size_bytes` have been written; by whom, if there was a wait."""
+        if self.size_bytes >= size_bytes:
+            return None
+        event = env.event()
+        self.waiting.append((size_bytes, event))
+        return (yield event)
 
 
 class _Load:
@@ -281,10 +321,10 @@ class _Load:
         self.pending = readers  # themselves, until they have issued their last transfers
         self.ready_ps = 0  # when the last result of another operation that it needs was there
 
-    def finish(self) -> None:
+    def finish(self, work: Work | None = None) -> None:
         self.pending -= 1
         if not self.pending:
-            self.event.succeed()
+            self.event.succeed(work)
 
 
 class _Machine:
@@ -315,6 +355,7 @@ class _Machine:
         self.to_write: deque = deque()
         self.writer_wake: simpy.Event | None = None
         self.computing = len(self.units)
+        self.last_work: Work | None = None  # of those that have ended
         self.tiles = [
             (record, tile, _Load(self.env, len(self.readers)))
             for record in self.records
@@ -326,12 +367,11 @@ class _Machine:
         env = self.env
         processes = [env.process(self._write())]
         if len(self.readers) == 1:
-            processes += [env.process(self._read(self.readers["dma_read"], lambda _: True))]
+            processes += [env.process(self._read("dma_read", lambda _: True))]
         else:
-            maps, weights = self.readers.values()
             processes += [
-                env.process(self._read(maps, lambda name: name != "weight")),
-                env.process(self._read(weights, lambda name: name == "weight")),
+                env.process(self._read("dma_read", lambda name: name != "weight")),
+                env.process(self._read("dma_read_weights", lambda name: name == "weight")),
             ]
         processes += [env.process(self._compute(name)) for name in self.units]
         env.run(until=env.all_of(processes))
@@ -355,6 +395,7 @@ class _Machine:
             dram_active_ps=self.dram.active_ps,
             dram_precharged_ps=self.dram.precharged_ps,
             recall=self.dram.check_recall(),
+            path=critical_path(self.last_work),
             dma_bytes={
                 "read": sum(reader.size_bytes for reader in self.readers.values()),
                 "write": self.writer.size_bytes,
@@ -383,55 +424,73 @@ class _Machine:
     def _of(self, tensor: Tensor) -> _Progress:
         return self.progress.setdefault(tensor, _Progress())
 
-    def _read(self, reader: DmaEngine, serves: Callable[[str], bool]):
-        """Walk all tiles and bring in what belongs into the buffers that `reader` serves."""
-        env, burst_bytes = self.env, self.spec.dram.burst_bytes
-        before: _Load | None = None
+    def _end(self, work: Work) -> None:
+        """Note that `work` ends now."""
+        work.end_ps = self.env.now
+        work.record.end_ps = max(work.record.end_ps, self.env.now)
+        if self.last_work is None or work.end_ps >= self.last_work.end_ps:
+            self.last_work = work
+
+    def _read(self, name: str, serves: Callable[[str], bool]):
+        """Walk all tiles and bring in what belongs into the buffers that reader `name` serves."""
+        env, reader, burst_bytes = self.env, self.readers[name], self.spec.dram.burst_bytes
+        ahead: _Load | None = None
+        work: Work | None = None
         for record, tile, load in self.tiles:
-            if tile.restarts and before and not self.spec.dma.prefetch:
+            waited: list[Work | None] = []
+            if tile.restarts and ahead and not self.spec.dma.prefetch:
                 reader.wait_for("dependency")
-                if not before.computed.processed:
-                    yield before.computed
-            before = load
+                waited.append((yield ahead.computed))
+            ahead = load
             reader.wait_for("buffer")
-            for name in tile.fills:
-                if serves(name):
-                    yield from self.buffers[name].take()
+            for buffer in tile.fills:
+                if serves(buffer):
+                    waited.append((yield from self.buffers[buffer].take()))
             for transfer in tile.loads:
                 if not serves(transfer.buffer):
                     continue
                 if transfer.needs_bytes:
                     reader.wait_for("dependency")
-                    yield from self._of(transfer.tensor).reach(env, transfer.needs_bytes)
+                    progress = self._of(transfer.tensor)
+                    waited.append((yield from progress.reach(env, transfer.needs_bytes)))
                     load.ready_ps = max(load.ready_ps, env.now)
                 load.pending += 1
+                work = Work(record, name, [work, *waited])
                 address, size = transfer.address, transfer.size_bytes
-                yield from reader.transfer(address, size, load.finish)
+                yield from reader.transfer(address, size, self._loaded(work, load))
                 record.ddr_read_bytes += size
                 record.ddr_read_bursts += bursts(address, size, burst_bytes)
-            load.finish()
+            load.finish(work)
         reader.wait_for("idle")
+
+    def _loaded(self, work: Work, load: _Load):
+        def done():
+            work.end_ps = self.env.now
+            load.finish(work)
+
+        return done
 
     def _compute(self, name: str):
         env, period_ps, unit = self.env, self.period_ps, self.units[name]
         occupancy = unit.occupancy
+        work: Work | None = None
         for record, tile, load in self.tiles:
             if record.operation.unit != name:
                 continue
             start_ps = env.now
             occupancy.enter("operand")
-            if not load.event.processed:
-                yield load.event
+            work = Work(record, name, [work])
+            work.after.append((yield load.event))
             ready_ps = min(max(load.ready_ps, start_ps), env.now)
             for tensor, size_bytes in tile.needs:
                 if self._of(tensor).size_bytes < size_bytes:
-                    yield from self._of(tensor).reach(env, size_bytes)
+                    work.after.append((yield from self._of(tensor).reach(env, size_bytes)))
                     ready_ps = env.now
             # the units move on clock edges only: what ends between two is seen at the second
             ready_ps = ceil_div(ready_ps, period_ps) * period_ps
             loaded_ps = max(ceil_div(env.now, period_ps) * period_ps, ready_ps)
             for buffer in tile.opens:
-                yield from self.buffers[buffer].take()
+                work.after.append((yield from self.buffers[buffer].take()))
             begin_ps = ceil_div(env.now, period_ps) * period_ps
             end_ps = begin_ps + tile.cycles * period_ps
             record.wait_dependency_ps += ready_ps - start_ps
@@ -440,11 +499,11 @@ class _Machine:
             record.busy_ps += end_ps - begin_ps
             self._split(occupancy, start_ps, ready_ps, loaded_ps, begin_ps)
             if tile.early_stores:
-                self._queue(record, tile.early_stores, ())
+                self._queue(record, work.after, tile.early_stores, ())
             yield env.timeout(end_ps - env.now)
             occupancy.enter("idle")
-            self._finish(record, tile, unit)
-            load.computed.succeed()
+            self._finish(work, tile, unit)
+            load.computed.succeed(work)
         self.computing -= 1
         self._wake_writer()
 
@@ -456,24 +515,25 @@ class _Machine:
         occupancy.enter_at("output", loaded_ps)
         occupancy.enter_at("busy", begin_ps)
 
-    def _finish(self, record: OperationRecord, tile: Tile, unit) -> None:
+    def _finish(self, work: Work, tile: Tile, unit) -> None:
+        self._end(work)
         unit.work(tile)
+        record = work.record
         record.macs += tile.macs
         record.vector_operations += tile.vector_operations
         record.buffer_read_bytes += tile.buffer_read_bytes
         record.buffer_write_bytes += tile.buffer_write_bytes
-        record.end_ps = max(record.end_ps, self.env.now)
         for name in tile.frees:
-            self.buffers[name].give()
+            self.buffers[name].give(work)
         for tensor, size_bytes in tile.makes:
-            self._of(tensor).add(size_bytes)
+            self._of(tensor).add(size_bytes, work)
         if tile.stores:
-            self._queue(record, tile.stores, tile.drains)
+            self._queue(record, [work], tile.stores, tile.drains)
 
-    def _queue(self, record: OperationRecord, stores, drains) -> None:
+    def _queue(self, record: OperationRecord, after: list[Work | None], stores, drains) -> None:
         for position, transfer in enumerate(stores, 1):
             last = position == len(stores)
-            self.to_write.append((record, transfer, drains if last else ()))
+            self.to_write.append((record, after, transfer, drains if last else ()))
         self._wake_writer()
 
     def _wake_writer(self) -> None:
@@ -482,27 +542,28 @@ class _Machine:
 
     def _write(self):
         env, writer, burst_bytes = self.env, self.writer, self.spec.dram.burst_bytes
-        last = None
+        last = work = None
         while self.computing or self.to_write:
             if not self.to_write:
                 self.writer_wake = env.event()
                 yield self.writer_wake
                 continue
-            record, transfer, drains = self.to_write.popleft()
+            record, after, transfer, drains = self.to_write.popleft()
             address, size = transfer.address, transfer.size_bytes
             last = env.event()
-            yield from writer.transfer(address, size, self._written(record, transfer, drains, last))
+            work = Work(record, "dma_write", [work, *after])
+            yield from writer.transfer(address, size, self._written(work, transfer, drains, last))
             record.ddr_write_bytes += size
             record.ddr_write_bursts += bursts(address, size, burst_bytes)
         if last and not last.triggered:
             yield last
 
-    def _written(self, record: OperationRecord, transfer, drains, landed):
+    def _written(self, work: Work, transfer, drains, landed):
         def done():
-            record.end_ps = max(record.end_ps, self.env.now)
-            self._of(transfer.tensor).add(transfer.size_bytes)
+            self._end(work)
+            self._of(transfer.tensor).add(transfer.size_bytes, work)
             for name in drains:
-                self.buffers[name].give()
+                self.buffers[name].give(work)
             landed.succeed()
 
         return done

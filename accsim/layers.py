@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
+import pandas as pd
 from rich.table import Table
 
 from accsim import engine
@@ -10,6 +11,8 @@ from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.schedule.program import Operation
 from accsim.units import PS_PER_SECOND
 from accsim.workload import Workload, largest_step
+
+LONGEST = 12  # parts of the critical path that are shown
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,27 @@ class Row:
         return self.work / self.peak
 
 
-def layers(workload: Workload) -> list[Row]:
-    """The passes of the largest step of `workload`, in its schedule's order.
+@dataclass(frozen=True)
+class Layers:
+    """The passes of one step, each alone, and what the whole step waits for."""
+
+    rows: list[Row]  # in the order of the schedule
+    step_cycles: int
+    critical_path: pd.DataFrame  # cycles by layer, pass and unit, in order of time
+
+
+def layers(workload: Workload) -> Layers:
+    """The largest step of `workload`, pass by pass and as a whole.
 
     Raises WorkloadError for a workload whose tiles or tensors do not fit.
     """
-    operations = largest_step(workload)
-    return [row(operation, workload.accelerator) for operation in operations]
+    operations, machine = largest_step(workload), workload.accelerator
+    timeline = engine.simulate(operations, machine)
+    return Layers(
+        [row(operation, machine) for operation in operations],
+        timeline.makespan_cycles,
+        timeline.critical_path(),
+    )
 
 
 def row(operation: Operation, machine: AcceleratorSpec) -> Row:
@@ -99,17 +116,40 @@ def totals(rows: Iterable[Row]) -> dict[str, tuple[int, float]]:
     return {name: (cycles, work / peak) for name, (cycles, work, peak) in sums.items()}
 
 
-def document(rows: list[Row]) -> dict:
-    """What `layers_table` shows, for programs."""
+def document(found: Layers) -> dict:
+    """What the tables show, for programs."""
     return {
         "passes": [
-            {**asdict(one), "bound": one.bound, "utilization": one.utilization} for one in rows
+            {**asdict(one), "bound": one.bound, "utilization": one.utilization}
+            for one in found.rows
         ],
         "pe_array": {
             name: {"cycles": cycles, "utilization": share}
-            for name, (cycles, share) in totals(rows).items()
+            for name, (cycles, share) in totals(found.rows).items()
         },
+        "step_cycles": found.step_cycles,
+        "critical_path": found.critical_path.to_dict("records"),
     }
+
+
+def path_table(found: Layers) -> Table:
+    """The longest parts of a step's critical path, and what it spends on each unit."""
+    table = Table(caption=f"Critical path of a step of {found.step_cycles:,} cycles")
+    for heading in ("layer", "pass", "unit", "cycles", "share"):
+        table.add_column(heading, justify="right" if heading in ("cycles", "share") else "left")
+
+    def add(rows: pd.DataFrame) -> None:
+        for _, one in rows.iterrows():
+            share = one["cycles"] / found.step_cycles
+            names = (str(one.get(name, "")) for name in ("layer", "pass", "unit"))
+            table.add_row(*names, f"{one['cycles']:,.0f}", f"{share:.1%}")
+
+    path = found.critical_path.sort_values("cycles", ascending=False, kind="stable")
+    add(path.head(LONGEST))
+    table.add_section()
+    units = path.groupby("unit", sort=False, as_index=False)["cycles"].sum()
+    add(units.assign(layer="whole step"))
+    return table
 
 
 def layers_table(rows: list[Row]) -> Table:

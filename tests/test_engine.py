@@ -282,6 +282,33 @@ def test_fusing_the_average_takes_the_student_out_of_the_traffic(network):
     assert fused.makespan_cycles < separate.makespan_cycles
 
 
+def test_the_critical_path_adds_up_to_the_makespan(network):
+    for dma in (MACHINE.dma, DmaSpec(2, 2), replace(MACHINE.dma, prefetch=False)):
+        timeline = step(network, replace(MACHINE, dma=dma), LayerwiseEma())
+        spent = sum(ps for _, ps in timeline.path)
+        assert timeline.makespan_ps - timeline.period_ps < spent <= timeline.makespan_ps
+        assert all(ps >= 0 for _, ps in timeline.path)
+        ends = [work.end_ps for work, _ in timeline.path]
+        assert ends == sorted(ends)
+
+
+def test_the_critical_path_goes_through_what_is_waited_for():
+    """The vector unit's second tile needs what the array makes in 90 cycles; its own take 7."""
+    made = Tensor("made", "activations", 64, 1, 0)
+    timeline = simulate(
+        [
+            operation("vector_unit", Tile(cycles=5)),
+            operation("pe_array", Tile(cycles=90, makes=((made, 64),))),
+            operation("vector_unit", Tile(cycles=7, needs=((made, 64),))),
+        ],
+        MACHINE,
+    )
+    assert [(work.unit, ps // MACHINE.period_ps) for work, ps in timeline.path] == [
+        ("pe_array", 90),
+        ("vector_unit", 7),
+    ]
+
+
 def test_the_same_step_takes_the_same_time_twice(network):
     first, second = step(network), step(network)
     assert first.makespan_ps == second.makespan_ps

@@ -1,4 +1,4 @@
-"""Supervised CIFAR-10 on the full ConvNet-13, width 128, batches of 32: the machine at its limit."""
+"""Supervised CIFAR-10 on ConvNet-13 in full width, batches of 32: a machine that computes."""
 
 from accsim.data.stream import SemiSupervisedStream
 from accsim.dataflow.output_stationary import OutputStationary

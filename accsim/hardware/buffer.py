@@ -108,17 +108,17 @@ class Buffer:
         self.free = spec.slots
 
     def take(self):
-        """Process step: wait until a slot is free and hold it."""
+        """Process step: wait until a slot is free and hold it; who gave it, if there was a wait."""
         if self.free:
             self.free -= 1
-            return
+            return None
         turn = self._env.event()
         self._waiting.append(turn)
-        yield turn
+        return (yield turn)
 
-    def give(self) -> None:
-        """Give a slot back; the longest waiting process gets it."""
+    def give(self, by=None) -> None:
+        """Give a slot back; the longest waiting process gets it, and is told `by` whom."""
         if self._waiting:
-            self._waiting.popleft().succeed()
+            self._waiting.popleft().succeed(by)
         else:
             self.free += 1
