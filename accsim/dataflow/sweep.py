@@ -49,7 +49,7 @@ class Sweep:
     """One pass of the vector unit over maps, sample by sample, row by row."""
 
     label: str
-    kind: tuple[str, ...]  # steps of the vector unit, one after the other
+    chain: tuple[str, ...]  # steps of the vector unit, one after the other
     samples: int
     rows: int  # of the smallest map: bands are cut along it
     words: int  # of one sample
@@ -102,8 +102,8 @@ class Sweep:
             tally.add(loads, early_stores, stores)
             tiles.append(
                 Tile(
-                    cycles=unit.cycles(self.kind, high - low),
-                    vector_operations=unit.operations(self.kind, high - low)
+                    cycles=unit.cycles(self.chain, high - low),
+                    vector_operations=unit.operations(self.chain, high - low)
                     + (0 if tiles else blended),
                     buffer_read_bytes=used + sum(t.size_bytes for t in (*stores, *early_stores)),
                     buffer_write_bytes=made + sum(t.size_bytes for t in loads),
@@ -126,7 +126,7 @@ class WordSweep:
     """One pass of the vector unit over words, every operand in proportion: loss, update, ema."""
 
     label: str
-    kind: tuple[str, ...]
+    chain: tuple[str, ...]
     words: int
     reads: tuple[Operand, ...]
     writes: tuple[Operand, ...]
@@ -183,8 +183,8 @@ class WordSweep:
             given = ("gradient",) if self.gradient and end == self.words else ()
             tiles.append(
                 Tile(
-                    cycles=unit.cycles(self.kind, end - first),
-                    vector_operations=unit.operations(self.kind, end - first),
+                    cycles=unit.cycles(self.chain, end - first),
+                    vector_operations=unit.operations(self.chain, end - first),
                     buffer_read_bytes=used + sum(t.size_bytes for t in stores),
                     buffer_write_bytes=made + sum(t.size_bytes for t in loads),
                     loads=tuple(loads),

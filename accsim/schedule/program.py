@@ -313,7 +313,7 @@ class Program:
         def job(use):
             return WordSweep(
                 label="loss",
-                kind=("loss",),
+                chain=("loss",),
                 words=words,
                 reads=tuple(use(tensor, tensor.samples) for tensor in reads),
                 writes=tuple(use(tensor, tensor.samples) for tensor in writes),
@@ -489,7 +489,7 @@ class Program:
             spilled = (operand,) if operand and not operand.on_chip else ()
             return WordSweep(
                 label=f"{node.name}/update",
-                kind=("update",),
+                chain=("update",),
                 words=words,
                 reads=(*(use(tensor, 1) for tensor in stores), *spilled),
                 writes=tuple(use(tensor, 1) for tensor in writes),
@@ -512,7 +512,7 @@ class Program:
             def job(use, node=node, reads=reads, writes=writes, words=words):
                 return WordSweep(
                     label=f"{node.name}/ema",
-                    kind=("ema",),
+                    chain=("ema",),
                     words=words,
                     reads=tuple(use(tensor, 1) for tensor in reads),
                     writes=tuple(use(tensor, 1) for tensor in writes),
@@ -548,7 +548,7 @@ class Program:
         def job(use):
             return Sweep(
                 label=f"{node.name}/{pass_name}",
-                kind=chain,
+                chain=chain,
                 samples=samples,
                 rows=node.output.height,
                 words=words,
