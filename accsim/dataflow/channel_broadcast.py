@@ -20,7 +20,7 @@ class ChannelBroadcast(Dataflow):
     once: memory, operand, multiplier, ``ceil(log2(columns))`` adders of the tree (forward), one of
     the sum, output. With NO_REGISTERS there is none, which is EF-Train's model (Tang et al., TODAES
     2022): m * taps * ceil(n / rows) * ceil(k / taps / columns) cycles. Groups follow one another; a
-    depthwise layer uses one row and one column.
+    depthwise layer uses one row and one column. ``tests/rtl`` has the forward pass as RTL.
     """
 
     def sides(self, gemm):

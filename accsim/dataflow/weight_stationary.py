@@ -39,7 +39,7 @@ class WeightStationary(Dataflow):
         swap = {
             top: (arrived, arrived),
             bottom: (arrived + down, arrived + down),
-            "sum of the first input": (at_adder, at_adder + hop),
+            "first sum": (at_adder, at_adder + hop),
         }
 
         def fold():

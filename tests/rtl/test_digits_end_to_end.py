@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from systolic_array import SystolicArray
+from pe_array import RtlArray
 from vector_unit import RtlVectorUnit
 
 from accsim.data.stream import Batch
@@ -39,7 +39,7 @@ ANY, SUM_DEPTH = 1 << 20, 256  # rows of a product; as many as weight_stationary
 class RtlMachine:
     """Stands in for the kernels; every result's cycles are held against the model's."""
 
-    def __init__(self, array: SystolicArray, dataflow, most_rows: int, unit: RtlVectorUnit):
+    def __init__(self, array: RtlArray, dataflow, most_rows: int, unit: RtlVectorUnit):
         self.array, self.dataflow, self.unit = array, dataflow, unit
         self.most_rows = most_rows  # of a left operand, at once
         self.ran: Counter = Counter()
@@ -208,7 +208,7 @@ def test_steps_of_the_digits_network_on_rtl_are_the_kernels(
         expected.append(state(ours))
 
     machine = RtlMachine(
-        SystolicArray(build, top, PEArraySpec(rows=8, columns=8)),
+        RtlArray(build, top, PEArraySpec(rows=8, columns=8)),
         dataflow,
         most_rows,
         RtlVectorUnit(build, lanes, register_bits, feedback=error_feedback),

@@ -13,8 +13,8 @@
 // next one loads; a row must not shift before it has swapped, hence `load_start`. Without OVERLAP a
 // fold loads when the last row of the one before has been written.
 //
-// Sums over more than `rows` of k wait in a memory of SUM_DEPTH rows. A result may be added to again
-// as it leaves the adder, so two folds start at least ADDER_LATENCY cycles apart.
+// Sums over more than `rows` of k wait in `running_sums`, which can add to them again after
+// ADDER_LATENCY cycles, so two folds start at least that far apart.
 module weight_stationary #(
     parameter int ROWS               = 4,
     parameter int COLUMNS            = 4,
@@ -47,7 +47,6 @@ module weight_stationary #(
     output logic [COLUMNS*RESULT_BITS-1:0]      result_words
 );
   localparam int ROW_BITS = (ROWS == 1) ? 1 : $clog2(ROWS);
-  localparam int SUM_BITS = $clog2(SUM_DEPTH);  // of an address of the memory of sums
   // ------------------------------------------------------------ sequencer
   // A slot streams one fold, or loads one, or with OVERLAP streams one and loads the next.
   logic        active, loads, streams, slot_end, fold_written, last_row_fold;
@@ -154,16 +153,8 @@ module weight_stationary #(
   end
 
   // ------------------------------------------------------------ rows, added to earlier sums
-  typedef logic [COLUMNS*ACCUMULATOR_BITS-1:0] row_t;
-  typedef struct packed {
-    marks_t      marks;
-    logic [15:0] pixel;
-  } tag_t;
-  row_t        row, addend, earlier, stored, total, next_total;
-  row_t        waiting[SUM_DEPTH];
-  marks_t      row_marks;
-  logic [15:0] pixel;
-  tag_t        adding, added;
+  logic [COLUMNS*ACCUMULATOR_BITS-1:0] row;
+  marks_t                              row_marks;
   for (genvar c = 0; c < COLUMNS; c++) begin : g_deskew
     logic [ACCUMULATOR_BITS-1:0] leaving[ROWS];
     for (genvar r = 0; r < ROWS; r++) begin : g_leaving
@@ -179,42 +170,16 @@ module weight_stationary #(
                  .MOST_CYCLES((ROWS - 1) * ADDER_LATENCY + COLUMNS - 1 + UNSKEWED)) crossing (
       .clk, .rst, .cycles(last_row * 16'(ADDER_LATENCY) + last_column + 16'(UNSKEWED)),
       .d(marks), .q(row_marks));
-
-  always_ff @(posedge clk) begin
-    if (rst || (start && !busy)) pixel <= '0;
-    else if (row_marks.valid) pixel <= (pixel == length - 1) ? '0 : pixel + 1'b1;
-    addend <= row;
-    adding <= rst ? '0 : {row_marks, pixel};
-    stored <= (added.marks.valid && added.pixel == pixel) ? total : waiting[SUM_BITS'(pixel)];
-    if (added.marks.valid) waiting[SUM_BITS'(added.pixel)] <= total;
-  end
-  assign earlier = adding.marks.fresh ? '0 :
-      (added.marks.valid && added.pixel == adding.pixel) ? total : stored;
-  for (genvar c = 0; c < COLUMNS; c++) begin : g_total
-    assign next_total[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] =
-        addend[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS] + earlier[c*ACCUMULATOR_BITS+:ACCUMULATOR_BITS];
-  end
-  delay #(.BITS($bits(total)), .CYCLES(ADDER_LATENCY)) adder (
-      .clk, .rst, .d(next_total), .q(total));
-  delay #(.BITS($bits(adding)), .CYCLES(ADDER_LATENCY)) adding_tags (
-      .clk, .rst, .d(adding), .q(added));
-
-  // ------------------------------------------------------------ requantised and written
-  logic [COLUMNS*RESULT_BITS-1:0] words;
-  requantise #(
-      .LANES(COLUMNS), .ACCUMULATOR_BITS(ACCUMULATOR_BITS), .RESULT_BITS(RESULT_BITS)
-  ) requantiser (.shift, .sums(total), .words);
+  running_sums #(
+      .LANES(COLUMNS), .ACCUMULATOR_BITS(ACCUMULATOR_BITS), .RESULT_BITS(RESULT_BITS),
+      .ADDER_LATENCY(ADDER_LATENCY), .SUM_DEPTH(SUM_DEPTH)
+  ) rows_of_sums (
+      .clk, .rst, .clear(start && !busy), .length, .shift,
+      .valid(row_marks.valid), .fresh(row_marks.fresh), .whole(row_marks.whole), .closes(1'b1),
+      .row, .fold_written, .result_valid, .result_address, .result_sums, .result_words);
 
   assign done = result_valid && (result_address == 32'(length) * 32'(column_folds) - 1);
-  always_ff @(posedge clk) begin
-    result_valid <= !rst && added.marks.valid && added.marks.whole;
-    result_sums  <= total;
-    result_words <= words;
-    fold_written <= !rst && added.marks.valid && (added.pixel == length - 1);
-    if (rst || (start && !busy)) result_address <= '0;
-    else if (result_valid) result_address <= result_address + 1'b1;
-    busy <= !rst && (start || (busy && !done));
-  end
+  always_ff @(posedge clk) busy <= !rst && (start || (busy && !done));
 endmodule
 
 module weight_stationary_pe #(

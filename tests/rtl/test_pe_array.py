@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from systolic_array import Outcome, SystolicArray
+from pe_array import RtlArray
 
 from accsim.dataflow.base import RESULTS, Gemm
+from accsim.dataflow.channel_broadcast import ChannelBroadcast
 from accsim.dataflow.input_stationary import InputStationary
 from accsim.dataflow.output_stationary import OutputStationary
 from accsim.dataflow.weight_stationary import WeightStationary
@@ -19,6 +20,7 @@ DATAFLOWS = {
     "output_stationary": OutputStationary(),
     "weight_stationary": WeightStationary(),
     "input_stationary": InputStationary(),
+    "channel_broadcast": ChannelBroadcast(),
 }
 EVERY_DATAFLOW = pytest.mark.parametrize("dataflow", DATAFLOWS)
 OVERLAP = pytest.mark.parametrize("overlap", [True, False], ids=["overlap", "serial"])
@@ -40,31 +42,17 @@ def rounded_half_up(sums, shift, bits):
     return np.clip((sums + 2**shift // 2) // 2**shift, -limit(bits), limit(bits))
 
 
-def array_of(build, dataflow, spec):
-    """The RTL of `dataflow` as a function of inputs, weights and shift.
-
-    An input-stationary array is a weight-stationary one, for ``(x @ w)^T = w^T @ x^T``.
-    """
-    if dataflow != "input_stationary":
-        return SystolicArray(build, dataflow, spec, result_bits=spec.operand_bits)
-    transposed = SystolicArray(build, "weight_stationary", spec, result_bits=spec.operand_bits)
-
-    def run(inputs, weights, shift, part=None):
-        outcome = transposed(weights.T, inputs.T, shift, part)
-        return Outcome(outcome.sums.T, outcome.results.T, outcome.cycles)
-
-    return run
-
-
-def check(build, dataflow, spec, model, part=None):
+def check(build, dataflow, spec, model, part=None, taps=1):
     """The RTL with the parameters of `spec` against exact integers and the cycles of `model`.
 
-    `part` is the part of the array that is in use; all of it by default.
+    `part` is the part of the array that is in use; all of it by default. Of each of `taps` the
+    products have as many channels as they have terms without.
     """
     bits = spec.operand_bits
-    array, rng = array_of(build, dataflow, spec), np.random.default_rng(0)
+    array, rng = RtlArray(build, dataflow, spec, bits, taps), np.random.default_rng(0)
     lowest = -(2 ** (bits - 1))
-    for number, (m, n, k) in enumerate(shapes(part or spec, rng)):
+    for number, (m, n, channels) in enumerate(shapes(part or spec, rng)):
+        k = taps * channels
         inputs, weights = (rng.integers(lowest, -lowest, size) for size in ((m, k), (k, n)))
         if number == 0:
             inputs[:], weights[:] = lowest, lowest  # the largest product
@@ -74,7 +62,7 @@ def check(build, dataflow, spec, model, part=None):
         exact = inputs @ weights
         np.testing.assert_array_equal(outcome.sums, exact, label)
         np.testing.assert_array_equal(outcome.results, rounded_half_up(exact, shift, bits), label)
-        assert outcome.cycles == DATAFLOWS[dataflow].cycles(model, Gemm(m, n, k)), label
+        assert outcome.cycles == DATAFLOWS[dataflow].cycles(model, Gemm(m, n, k, taps=taps)), label
 
 
 @EVERY_DATAFLOW
@@ -94,6 +82,12 @@ def test_a_part_of_an_array_has_the_bits_and_cycles_of_a_smaller_one(
     spec = PEArraySpec(8, 8, overlap=overlap)
     part = replace(spec, rows=rows, columns=columns)
     check(build, dataflow, spec, part, part)
+
+
+@OVERLAP
+def test_taps_of_a_channel_broadcast_are_those_of_the_rtl(build, overlap):
+    spec = PEArraySpec(8, 4, overlap=overlap, adder_latency=2)
+    check(build, "channel_broadcast", spec, spec, taps=9)
 
 
 @EVERY_DATAFLOW
@@ -130,7 +124,7 @@ def test_a_pointwise_convolution_of_the_kernels_has_the_bits_of_the_rtl(
 ):
     """18 bits hold 8 of the largest products; the sums of 100 wrap."""
     spec = PEArraySpec(8, 4, operand_bits=bits, accumulator_bits=accumulator_bits)
-    array, rng = array_of(build, dataflow, spec), np.random.default_rng(0)
+    array, rng = RtlArray(build, dataflow, spec, bits), np.random.default_rng(0)
     pixels, inputs, outputs = 30, 100, 10
     code, most = (np.int8 if bits == 8 else np.int16), limit(bits)
     x = rng.integers(-most, most + 1, (1, pixels, 1, inputs)).astype(code)
@@ -199,6 +193,11 @@ class Forgetful(Reservations):
     [
         ("output_stationary", ["shadow", "row port"], PEArraySpec(4, 4)),
         ("output_stationary", ["sum"], PEArraySpec(4, 4, multiplier_latency=3, adder_latency=2)),
+        (
+            "channel_broadcast",
+            ["first sum"],
+            PEArraySpec(4, 4, multiplier_latency=3, adder_latency=2),
+        ),
         ("weight_stationary", ["next weights"], PEArraySpec(4, 4)),
         (
             "weight_stationary",
@@ -207,7 +206,7 @@ class Forgetful(Reservations):
         ),
         (
             "weight_stationary",
-            ["sum of the first input"],
+            ["first sum"],
             PEArraySpec(1, 3, operand_bits=6, multiplier_latency=2, adder_latency=4),
         ),
     ],
