@@ -19,6 +19,7 @@ module channel_broadcast #(
     parameter int ACCUMULATOR_BITS   = 32,
     parameter int RESULT_BITS        = 8,
     parameter int OVERLAP            = 1,
+    parameter int PARTS              = 1,  // else all rows and columns are always in use
     parameter int MULTIPLIER_LATENCY = 1,
     parameter int ADDER_LATENCY      = 1,
     parameter int TAPS               = 1,
@@ -27,7 +28,7 @@ module channel_broadcast #(
     input  logic                                 clk,
     input  logic                                 rst,
     input  logic                                 start,
-    input  logic [15:0]                          rows,          // in use
+    input  logic [15:0]                          rows,          // in use, with PARTS
     input  logic [15:0]                          columns,
     input  logic [15:0]                          length,        // pixels: m, to SUM_DEPTH
     input  logic [15:0]                          row_folds,
@@ -44,6 +45,8 @@ module channel_broadcast #(
     output logic [ROWS*ACCUMULATOR_BITS-1:0]     result_sums,
     output logic [ROWS*RESULT_BITS-1:0]          result_words
 );
+  logic [15:0] used_columns;
+  assign used_columns = (PARTS != 0) ? columns : 16'(COLUMNS);
   // ------------------------------------------------------------ sequencer: one slot a visit of all pixels
   logic        active, issue, slot_end, fold_written, last_tap, last_column_fold, last_row_fold;
   logic [31:0] slot, slot_cycles, input_base;
@@ -101,12 +104,12 @@ module channel_broadcast #(
         {issue, tap == 0 && column_fold == 0, last_tap && last_column_fold, last_tap};
   always_comb begin
     level = '0;
-    for (int i = 0; i < LEVELS; i++) if (32'(columns) > (1 << i)) level = 16'(i + 1);
+    for (int i = 0; i < LEVELS; i++) if (32'(used_columns) > (1 << i)) level = 16'(i + 1);
   end
 
   for (genvar c = 0; c < COLUMNS; c++) begin : g_input
     always_ff @(posedge clk)
-      inputs[c] <= (columns > c) ? input_word[c*OPERAND_BITS+:OPERAND_BITS] : '0;
+      inputs[c] <= (used_columns > c) ? input_word[c*OPERAND_BITS+:OPERAND_BITS] : '0;
   end
   for (genvar r = 0; r < ROWS; r++) begin : g_row
     logic signed [ACCUMULATOR_BITS-1:0] nodes[LEVELS+1][WIDTH];

@@ -19,13 +19,14 @@ module output_stationary #(
     parameter int ACCUMULATOR_BITS   = 32,
     parameter int RESULT_BITS        = 8,
     parameter int OVERLAP            = 1,
+    parameter int PARTS              = 1,  // else all rows and columns are always in use
     parameter int MULTIPLIER_LATENCY = 1,
     parameter int ADDER_LATENCY      = 1
 ) (
     input  logic                                clk,
     input  logic                                rst,
     input  logic                                start,
-    input  logic [15:0]                         rows,          // in use
+    input  logic [15:0]                         rows,          // in use, with PARTS
     input  logic [15:0]                         columns,
     input  logic [15:0]                         length,        // products of a sum: k
     input  logic [15:0]                         row_folds,
@@ -44,6 +45,11 @@ module output_stationary #(
 );
   localparam int ROW_BITS    = (ROWS == 1) ? 1 : $clog2(ROWS);
   localparam int COLUMN_BITS = (COLUMNS == 1) ? 1 : $clog2(COLUMNS);
+  logic [15:0] used_rows, used_columns, last_row, last_column;
+  assign used_rows    = (PARTS != 0) ? rows : 16'(ROWS);
+  assign used_columns = (PARTS != 0) ? columns : 16'(COLUMNS);
+  assign last_row     = used_rows - 1'b1;
+  assign last_column  = used_columns - 1'b1;
   // ------------------------------------------------------------ sequencer: one slot a fold
   logic        active, slot_end, fold_written, last_fold;
   logic [31:0] slot, slot_cycles, products_cycles, input_base, weight_base;
@@ -51,7 +57,7 @@ module output_stationary #(
   logic        issue, first, last;
 
   assign products_cycles = 32'(length) * ADDER_LATENCY;
-  assign slot_cycles     = (products_cycles > 32'(rows)) ? products_cycles : 32'(rows);
+  assign slot_cycles     = (products_cycles > 32'(used_rows)) ? products_cycles : 32'(used_rows);
   assign slot_end    = (OVERLAP != 0) ? (slot == slot_cycles - 1) : fold_written;
   assign last_fold   = (row_fold == row_folds - 1) && (column_fold == column_folds - 1);
   assign issue       = active && (phase == 0) && (product < length);
@@ -101,9 +107,6 @@ module output_stationary #(
   logic [ACCUMULATOR_BITS-1:0] chain  [ROWS+1][COLUMNS];
   logic [ROWS-1:0]             captured[COLUMNS];
   logic [ROWS-1:0]             moving [COLUMNS];  // rows of a column whose shadows move down
-  logic [15:0]                 last_row, last_column;
-  assign last_row    = rows - 1'b1;
-  assign last_column = columns - 1'b1;
 
   always_ff @(posedge clk) marks <= rst ? '0 : {last, first};
 
@@ -152,7 +155,7 @@ module output_stationary #(
   ) requantiser (.shift, .sums(row), .words);
 
   assign fold_written   = result_valid && (row_index == 0);
-  assign result_address = folds_written * rows + 32'(row_index);
+  assign result_address = folds_written * 32'(used_rows) + 32'(row_index);
   assign done           = fold_written && (folds_written == 32'(row_folds) * 32'(column_folds) - 1);
   always_ff @(posedge clk) begin
     result_valid <= !rst && moving[COLUMN_BITS'(last_column)][ROW_BITS'(last_row)];

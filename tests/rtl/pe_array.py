@@ -57,6 +57,7 @@ class RtlArray:
             "ACCUMULATOR_BITS": spec.accumulator_bits,
             "RESULT_BITS": result_bits,
             "OVERLAP": int(spec.overlap),
+            "PARTS": int(spec.parts),
             "MULTIPLIER_LATENCY": spec.multiplier_latency,
             "ADDER_LATENCY": spec.adder_latency,
         }

@@ -29,7 +29,10 @@ RESOURCES = ("dsp_slices", "luts", "flip_flops", "bram36")
 COLUMNS = ["design", *(name.lower() for name in SHOWN), *RESOURCES]
 FILES = {
     "output_stationary": ("delay.sv", "tapped_delay.sv", "requantise.sv", "output_stationary.sv"),
-    "weight_stationary": ("delay.sv", "tapped_delay.sv", "requantise.sv", "weight_stationary.sv"),
+    "weight_stationary": (
+        *("delay.sv", "tapped_delay.sv", "requantise.sv", "running_sums.sv"),
+        "weight_stationary.sv",
+    ),
     "vector_unit": ("vector_unit.sv",),
 }
 
@@ -72,6 +75,7 @@ def designs() -> Iterator[tuple[str, dict[str, int]]]:
                     "OPERAND_BITS": operand_bits,
                     "ACCUMULATOR_BITS": accumulator_bits,
                     "RESULT_BITS": operand_bits,
+                    "PARTS": 0,
                 },
             )
     for lanes in LANES:

@@ -69,7 +69,7 @@ def check(build, dataflow, spec, model, part=None, taps=1):
 @OVERLAP
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (8, 4), (8, 8)])
 def test_bits_and_cycles_are_those_of_the_rtl(build, dataflow, overlap, rows, columns):
-    spec = PEArraySpec(rows, columns, overlap=overlap)
+    spec = PEArraySpec(rows, columns, overlap=overlap, parts=False)
     check(build, dataflow, spec, spec)
 
 

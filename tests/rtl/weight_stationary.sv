@@ -22,6 +22,7 @@ module weight_stationary #(
     parameter int ACCUMULATOR_BITS   = 32,
     parameter int RESULT_BITS        = 8,
     parameter int OVERLAP            = 1,
+    parameter int PARTS              = 1,  // else all rows and columns are always in use
     parameter int MULTIPLIER_LATENCY = 1,
     parameter int ADDER_LATENCY      = 1,
     parameter int SUM_DEPTH          = 256
@@ -29,7 +30,7 @@ module weight_stationary #(
     input  logic                                clk,
     input  logic                                rst,
     input  logic                                start,
-    input  logic [15:0]                         rows,          // in use
+    input  logic [15:0]                         rows,          // in use, with PARTS
     input  logic [15:0]                         columns,
     input  logic [15:0]                         length,        // inputs of a fold: m, to SUM_DEPTH
     input  logic [15:0]                         row_folds,
@@ -47,21 +48,24 @@ module weight_stationary #(
     output logic [COLUMNS*RESULT_BITS-1:0]      result_words
 );
   localparam int ROW_BITS = (ROWS == 1) ? 1 : $clog2(ROWS);
+  logic [15:0] used_rows, used_columns, last_row, last_column;
+  assign used_rows    = (PARTS != 0) ? rows : 16'(ROWS);
+  assign used_columns = (PARTS != 0) ? columns : 16'(COLUMNS);
+  assign last_row     = used_rows - 1'b1;
+  assign last_column  = used_columns - 1'b1;
   // ------------------------------------------------------------ sequencer
   // A slot streams one fold, or loads one, or with OVERLAP streams one and loads the next.
   logic        active, loads, streams, slot_end, fold_written, last_row_fold;
   logic [31:0] slot, load_start, weight_step, stream_cycles, load_cycles, slot_cycles;
   logic [31:0] input_base, weight_base, folds, folds_loaded, folds_streamed;
-  logic [15:0] row_fold, last_row, last_column;
+  logic [15:0] row_fold;
   logic        input_issue, input_first, weight_issue, weight_first;
 
-  assign last_row       = rows - 1'b1;
-  assign last_column    = columns - 1'b1;
   assign folds          = 32'(row_folds) * 32'(column_folds);
   assign last_row_fold  = row_fold == row_folds - 1;
   // swaps fall slower than weights
   assign load_start     = streams ? 32'(last_row) * (ADDER_LATENCY - 1) : 0;
-  assign load_cycles    = loads ? load_start + 32'(rows) : 0;
+  assign load_cycles    = loads ? load_start + 32'(used_rows) : 0;
   assign stream_cycles  =
       !streams ? 0 : (32'(length) < ADDER_LATENCY) ? ADDER_LATENCY : 32'(length);
   assign slot_cycles    = (load_cycles > stream_cycles) ? load_cycles : stream_cycles;
@@ -69,7 +73,7 @@ module weight_stationary #(
   assign input_issue    = active && streams && (slot < 32'(length));
   assign input_first    = input_issue && (slot == 0);
   assign weight_step    = slot - load_start;  // wraps, and so is large, before the load starts
-  assign weight_issue   = active && loads && (weight_step < 32'(rows));
+  assign weight_issue   = active && loads && (weight_step < 32'(used_rows));
   assign weight_first   = weight_issue && (weight_step == 0);
   assign input_address  = input_base + slot;
   assign weight_address = weight_base + 32'(last_row) - weight_step;  // the bottom row's first
@@ -91,7 +95,7 @@ module weight_stationary #(
       slot <= '0;
       if (loads) begin
         folds_loaded <= folds_loaded + 1'b1;
-        weight_base  <= weight_base + 32'(rows);
+        weight_base  <= weight_base + 32'(used_rows);
       end
       if (streams) begin
         folds_streamed <= folds_streamed + 1'b1;
