@@ -174,8 +174,10 @@ def candidates(nest: Nest, fixed: FixedTiling) -> Iterator[Tiling]:
         for output in sizes("outputs", outputs, nest.outputs):
             counts = halves(len(nest.blocks(output)))
             held = [0, *(min(output * count, nest.outputs) for count in counts)]
-            inputs = halves(nest.inputs) if output <= each else [nest.inputs]
-            for input in sizes("inputs", inputs, nest.inputs):
+            inputs = sizes("inputs", halves(nest.inputs), nest.inputs)
+            if output > each:  # groups lie side by side: a part of each would be no run of bytes
+                inputs = [input for input in inputs if input == nest.inputs]
+            for input in inputs:
                 for holding in sizes("held", held, nest.outputs):
                     for order in [fixed.order] if fixed.order else ORDERS[nest.of_weights]:
                         if _sums_stay(nest, holding, order):

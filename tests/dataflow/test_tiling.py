@@ -99,7 +99,7 @@ def simulated(job, spec, dataflow):
 @settings(max_examples=150)
 @given(products(), st.sampled_from(DATAFLOWS), st.data())
 def test_every_tiling_multiplies_each_word_by_each_once_and_moves_each_byte(job, dataflow, data):
-    spec = machine()
+    spec = machine(4096)  # room for any
     nest = nest_of(job, spec)
     tiling = data.draw(st.sampled_from(list(candidates(nest, FixedTiling()))))
     fixed = FixedTiling(**{name: getattr(tiling, name) for name in tiling.__dataclass_fields__})
