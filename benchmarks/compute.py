@@ -8,9 +8,10 @@ own process, start and traces left out. It needs an older numpy, so an interpret
     python benchmarks/compute.py --scalesim scalesim/bin/python [--batch 1] [--width 128]
         [--dataflow os] [--json FILE]
 
-Without it accsim is measured alone. A training step is simulated tile by tile with DDR: at batch 32
-student, teacher, backward passes, update and average; and the student's alone at the batch of the
-products. The first of a kind takes the time, the ones after it are remembered.
+At width 128 SCALE-Sim takes minutes; without it accsim is measured alone. A training step is
+simulated tile by tile with DDR: at batch 32 student, teacher, backward passes, update and average;
+and the student's alone at the batch of the products. The first of a kind takes the time, the ones
+after it are remembered.
 """
 
 import csv

@@ -126,7 +126,7 @@ ULTRA96 = AcceleratorSpec(
 PYNQ_Z2 = AcceleratorSpec(
     name="PYNQ-Z2",
     clock_mhz=100,
-    pe_array=PEArraySpec(rows=8, columns=16, dsp_packing=True),
+    pe_array=PEArraySpec(rows=8, columns=16),
     vector_unit=VectorUnitSpec(lanes=8),
     buffers=BuffersSpec(
         input=BufferSpec(128 * KIB, banks=8),

@@ -19,9 +19,10 @@ from pyosys import libyosys
 
 SOURCES = Path(__file__).parent
 ARRAYS = ("output_stationary", "weight_stationary")
-SHAPES = [(4, 4), (4, 8), (8, 4), (8, 8), (16, 16)]
 BITS = [(8, 32), (16, 32), (16, 48)]  # of operands and accumulators
-LANES = (1, 2, 4, 8)
+SHAPES = [(4, 4), (4, 8), (8, 4), (8, 8)]  # rows and columns
+SIZES = [*product(BITS, SHAPES), ((8, 32), (16, 16))]
+LANES = (1, 2, 4)
 LUTS = ("LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "SRL16E", "SRLC32E")
 FLIP_FLOPS = ("FDRE", "FDSE", "FDCE", "FDPE")
 SHOWN = ("ROWS", "COLUMNS", "OPERAND_BITS", "ACCUMULATOR_BITS", "LANES")
@@ -66,7 +67,7 @@ def synthesise(top: str, parameters: dict[str, int]) -> dict[str, float]:
 def designs() -> Iterator[tuple[str, dict[str, int]]]:
     """Top modules and their parameters."""
     for top in ARRAYS:
-        for (operand_bits, accumulator_bits), (rows, columns) in product(BITS, SHAPES):
+        for (operand_bits, accumulator_bits), (rows, columns) in SIZES:
             yield (
                 top,
                 {
