@@ -3,9 +3,10 @@
 Blocks of memory follow from the device's shapes. DSP slices, LUTs and flip-flops are sums of a few
 terms whose weights were fitted to what yosys makes of the register-transfer code in ``tests/rtl``
 (`tests/golden/yosys.csv`, written by `tests/rtl/synthesise.py`); the fit is repeated, and its error
-stated, in `tests/hardware/test_resources.py`. They are estimates: the DMA's control, the vector
-unit's tables, registers of deeper pipelines and what placement adds are not in them. The memory
-controller is hard (processor system).
+stated, in `tests/hardware/test_resources.py`. They are estimates: the DMA's control, the
+vector unit's tables, registers of deeper pipelines and what placement adds are not in them; arrays
+are those that can work on a part, and take fewer LUTs without. The sums that wait beside a
+weight-stationary array lie in the output buffer. The memory controller is hard (processor system).
 """
 
 from dataclasses import dataclass, fields
