@@ -44,7 +44,9 @@ class BufferSpec:
         for name in ("capacity_bytes", "slots", "banks", "width_bits"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
-                raise ValueError(f"{name} of a buffer must be at least 1, not {value}")
+                raise ValueError(
+                    f"{name} of a buffer must be a whole number of at least 1, not {value}"
+                )
         if self.width_bits % 8:
             raise ValueError(
                 f"width_bits of a buffer must be a multiple of 8, not {self.width_bits}"

@@ -17,7 +17,7 @@ def test_banks_work_in_parallel():
 @pytest.mark.parametrize("name", ["capacity_bytes", "slots", "banks", "width_bits"])
 @pytest.mark.parametrize("value", [0, 1.5, True])
 def test_a_buffer_must_hold_something(name, value):
-    message = f"{name} of a buffer must be at least 1, not {value}"
+    message = f"{name} of a buffer must be a whole number of at least 1, not {value}"
     with pytest.raises(ValueError, match=message):
         BufferSpec(**{"capacity_bytes": 4096, name: value})
 
