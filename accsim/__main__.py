@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from accsim import __version__, fit, gemm, layers, memory, step_trace
+from accsim import __version__, ablation, fit, gemm, layers, memory, step_trace
 from accsim.data import DataError, available
 from accsim.hardware import boards as board_presets
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.ledger import LedgerError
 from accsim.replaced_file import replaced_file
+from accsim.report.ablation import ablation_table
 from accsim.report.answer import summary_table
 from accsim.report.comparison import compare_table
 from accsim.run import Status, compare, open_dataset, run
@@ -138,6 +139,26 @@ def compare_command(workload, steps, seed, out, data, quiet, schedules):
         console.print(compare_table(rows))
         for row in rows:
             click.echo(f"{row['schedule']}: {row['explanation']}")
+    click.echo(out / "README.md")
+
+
+@main.command("ablate")
+@experiment
+@click.option(
+    "--over", required=True, help="A choice and its values: confidence_threshold=0,0.5,0.8."
+)
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs a value.")
+def ablate_command(workload, steps, seed, out, data, quiet, over, seeds):
+    """Run WORKLOAD with several values of one choice; show accuracy, skipped work and cost."""
+    with told_in_one_sentence():
+        chosen = overridden(read_workload(workload), steps, seed)
+        choice = ablation.choice(chosen, over)
+        out = out or Path("reports") / f"{workload.stem}_ablate"
+        dataset = announced(chosen, data)
+        with progress(chosen.steps * len(choice.values) * seeds, quiet) as on_step:
+            rows = ablation.ablate(chosen, choice, seeds, out, dataset, on_step)
+    if not quiet:
+        console.print(ablation_table(choice.name, rows))
     click.echo(out / "README.md")
 
 

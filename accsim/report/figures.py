@@ -84,6 +84,27 @@ def plot_energy(ax: Axes, joules: pd.DataFrame) -> None:
     ax.xaxis.set_major_formatter(EngFormatter("J"))
 
 
+def plot_ablated_accuracy(ax: Axes, found: pd.DataFrame) -> None:
+    """Mean accuracy of every value, with the spread over the seeds."""
+    plot_spread(ax, found, "accuracy", "C0")
+    ax.set(xlabel="value", ylabel="test accuracy")
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_ablated_joules(ax: Axes, found: pd.DataFrame) -> None:
+    """Mean energy of every value, with the spread over the seeds."""
+    plot_spread(ax, found, "joules", "C3")
+    ax.set(xlabel="value", ylabel="energy over the run")
+    ax.yaxis.set_major_formatter(EngFormatter("J"))
+
+
+def plot_spread(ax: Axes, found: pd.DataFrame, measure: str, color: str) -> None:
+    """Points of the column `measure` by `value`, bars of its ``_std``; in the table's order."""
+    spread = found[f"{measure}_std"].fillna(0.0)
+    ax.errorbar(range(len(found)), found[measure], spread, color=color, marker="o", capsize=3)
+    ax.set_xticks(range(len(found)), labels=[str(value) for value in found["value"]])
+
+
 def plot_stacked_bars(
     ax: Axes, table: pd.DataFrame, bar: str, stack: str, length: str, grey: str = ""
 ) -> None:
@@ -121,17 +142,22 @@ def words(name: object) -> str:
     return str(name).replace("_", " ")
 
 
-def save_figure(path: Path, table: pd.DataFrame, panels: Sequence[Panel]) -> None:
-    """Draw `panels` of one table side by side on a shared vertical axis into the PNG at `path`.
+def save_figure(
+    path: Path, table: pd.DataFrame, panels: Sequence[Panel], share_y: bool = True
+) -> None:
+    """Draw `panels` of one table side by side into the PNG at `path`.
+
+    With `share_y` they have one vertical axis, labelled on the left.
 
     Only this figure sees accsim's style: neither pyplot nor the caller's settings are touched.
     """
     with matplotlib.style.context("accsim.report.accsim"):
         figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        axes = figure.subplots(1, len(panels), sharey=share_y, squeeze=False)[0]
         for ax, panel in zip(axes, panels, strict=True):
             panel(ax, table)
-            ax.label_outer()
+            if share_y:
+                ax.label_outer()
         handles, labels = axes[0].get_legend_handles_labels()
         if labels:
             figure.legend(handles, labels, loc="outside right upper")
