@@ -355,7 +355,8 @@ def announced(workload: Workload, folder: Path | None):
         warnings.simplefilter("always")
         dataset = open_dataset(workload, folder)
     for warning in caught:
-        click.echo(f"STAND-IN DATA: {warning.message}" if dataset.stand_in else warning.message)
+        standing_in = any(d.stand_in for d in (dataset, *dataset.others.values()))
+        click.echo(f"STAND-IN DATA: {warning.message}" if standing_in else warning.message)
     return dataset
 
 

@@ -14,6 +14,8 @@ from accsim import __version__, compile_ahead, ledger, units
 from accsim.clock import StepClock
 from accsim.data import Dataset, load, load_folder
 from accsim.data.base import DataError, Progress
+from accsim.data.disturbance import FrameKind
+from accsim.data.stream import Batch
 from accsim.kernels import norm
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.report.comparison import write_comparison
@@ -103,7 +105,7 @@ def _simulate(workload, dataset, on_step) -> Result:
         on_step(Status(step, workload.steps, best, row["simulated_seconds"], row["joules"]))
     totals = clock.totals()
     ledger.check(totals.ledgers)
-    summary = _summary(workload, dataset, accuracy, clock, totals, log[-1])
+    summary = _summary(workload, dataset, accuracy, clock, totals, log)
     tables = Tables(
         pd.DataFrame(log),
         _counters(counters),
@@ -158,14 +160,23 @@ def told(schedule: Schedule) -> str:
 def open_dataset(
     workload: Workload, folder: Path | None, on_progress: Progress | None = None
 ) -> Dataset:
-    """The workload's data set: a known name, or the folder of a user's own images."""
-    wanted = workload.data.dataset
-    if isinstance(wanted, Path):
-        image = workload.network.image
-        if image.height != image.width:
-            raise DataError(f"images of a folder are made square, but the network reads {image}")
-        return load_folder(wanted, image.height, on_progress=on_progress)
-    return load(wanted, folder, on_progress=on_progress)
+    """The workload's data set, with the others that some of its stream's frames are taken from.
+
+    Each is a known name, or the folder of a user's own images.
+    """
+
+    def opened(wanted: str | Path) -> Dataset:
+        if isinstance(wanted, Path):
+            image = workload.network.image
+            if image.height != image.width:
+                raise DataError(
+                    f"images of a folder are made square, but the network reads {image}"
+                )
+            return load_folder(wanted, image.height, on_progress=on_progress)
+        return load(wanted, folder, on_progress=on_progress)
+
+    others = {wanted: opened(wanted) for wanted in workload.data.other_datasets}
+    return replace(opened(workload.data.dataset), others=others)
 
 
 @contextmanager
@@ -220,9 +231,33 @@ def _row(step, batch, outcome: Outcome, cost, clock) -> dict[str, Any]:
         "saturations": outcome.saturated,
         "frames_seen": batch.frames_seen,
         "frames_dropped": batch.frames_dropped,
+        **_by_kind(batch, outcome),
         "student_accuracy": float("nan"),
         "teacher_accuracy": float("nan"),
     }
+
+
+def _by_kind(batch: Batch, outcome: Outcome) -> dict[str, int]:
+    """Accepted and rejected samples of each kind of frame: the truth that no learner sees."""
+    kinds = np.zeros(outcome.unlabelled_samples) if batch.kinds is None else batch.kinds
+    counts = {}
+    for kind in FrameKind:
+        of_kind = outcome.taught[kinds[: outcome.unlabelled_samples] == kind]
+        counts[f"accepted_{kind.name.lower()}"] = int(of_kind.sum())
+        counts[f"rejected_{kind.name.lower()}"] = int((~of_kind).sum())
+    return counts
+
+
+def _gate(log: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Accepted and rejected samples of the run, for the kinds of frames that came."""
+    totals = {
+        kind.name.lower(): {
+            fate: sum(row[f"{fate}_{kind.name.lower()}"] for row in log)
+            for fate in ("accepted", "rejected")
+        }
+        for kind in FrameKind
+    }
+    return {kind: counts for kind, counts in totals.items() if any(counts.values())}
 
 
 def _counters(log: Sequence[tuple[int, str, Counters]]) -> pd.DataFrame:
@@ -238,8 +273,9 @@ def _counters(log: Sequence[tuple[int, str, Counters]]) -> pd.DataFrame:
     return pd.DataFrame(places | dict(zip(KINDS, counts.T, strict=True)))
 
 
-def _summary(workload, dataset, accuracy, clock, totals, last) -> dict[str, Any]:
+def _summary(workload, dataset, accuracy, clock, totals, log) -> dict[str, Any]:
     accelerator = workload.accelerator
+    last = log[-1]
     working_cycles = totals.cycles - totals.idle_ps // accelerator.period_ps
     return {
         "workload": describe(workload),
@@ -250,7 +286,12 @@ def _summary(workload, dataset, accuracy, clock, totals, last) -> dict[str, Any]
             "source": dataset.source,
             "stand_in": dataset.stand_in,
             "images": len(dataset.train_images),
+            "others": [
+                {"name": other.name, "source": other.source, "stand_in": other.stand_in}
+                for other in dataset.others.values()
+            ],
         },
+        "gate": _gate(log),
         "accuracy": {
             "student": accuracy["student"],
             "teacher": accuracy.get("teacher"),

@@ -8,9 +8,15 @@ import pandas as pd
 import pytest
 
 from accsim import energy, engine
-from accsim.data import load_folder
+from accsim.data import DataError, load, load_folder
+from accsim.data.corruption import Fog
+from accsim.data.disturbance import WHEN, AtRandom, Disturbance, During
+from accsim.data.foreign import OutOfDistribution
+from accsim.data.stream import DISTURBANCES
+from accsim.kernels.fixed_point import random_key
 from accsim.ledger import LedgerError
-from accsim.run import compare, run, simulate, told
+from accsim.report.tables import KINDS
+from accsim.run import compare, open_dataset, run, simulate, told
 from accsim.schedule import DeferredWriteback, LayerwiseEma, SeparateEma
 from accsim.workload import WorkloadError, read_workload
 
@@ -71,6 +77,59 @@ def test_macs_are_those_of_the_passes_that_ran(workload, dataset):
         expected += (8 + 16) * network.macs + padded * each
     assert result.summary["cost"]["macs"] == expected
     assert first.inputs == (-1,)
+
+
+def test_what_the_gate_does_is_counted_by_kind(write_workload, pictures):
+    """Of 48 frames, those from 16 to 23 are foggy and a quarter or so shows other pictures."""
+    rule = "MeanTeacher(teacher_shift=4, confidence_threshold=0.5)"
+    workload = read_workload(write_workload(algorithm=rule))
+    foreign = Disturbance(OutOfDistribution(pictures), AtRandom(0.25))
+    fog = Disturbance(Fog(5), During(first=16, frames=8))
+    disturbed = replace(workload.data, disturbances=(foreign, fog), frames_per_second=10)
+    workload = replace(workload, data=disturbed)
+    result = simulate(workload, open_dataset(workload, None))
+    steps = result.tables.steps
+    for fate, total in (
+        ("accepted", steps["accepted"]),
+        ("rejected", steps["unlabelled_samples"] - steps["accepted"]),
+    ):
+        assert steps[[f"{fate}_{kind}" for kind in KINDS]].sum(axis=1).equals(total)
+    gate = result.summary["gate"]
+    assert set(gate) == {"clean", "corrupted", "out_of_distribution"}
+    seen = {kind: sum(counts.values()) for kind, counts in gate.items()}
+    due = foreign.when.due(range(48), random_key(random_key(0, DISTURBANCES, 0), WHEN))
+    assert seen["out_of_distribution"] == due.sum() > 0
+    assert seen["corrupted"] == 8 - due[16:24].sum()
+    assert sum(counts["accepted"] for counts in gate.values()) == steps["accepted"].sum() > 0
+    assert result.summary["data"]["others"][0]["name"] == pictures.name
+
+
+def test_a_set_that_is_nowhere_has_its_stand_in_among_the_frames(
+    write_workload, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "accsim.run.load", lambda name, folder, on_progress: load(name, allow_download=False)
+    )
+    monkeypatch.setattr("accsim.data.search.places", lambda folder=None: ())
+    monkeypatch.setattr("accsim.data.standin.TRAIN_IMAGES", 20)
+    monkeypatch.setattr("accsim.data.standin.TEST_IMAGES", 10)
+    workload = read_workload(write_workload(steps="1"))
+    digits = Disturbance(OutOfDistribution("mnist"), AtRandom(1.0))
+    workload = replace(workload, data=replace(workload.data, disturbances=(digits,)))
+    with pytest.warns(UserWarning, match="mnist was not found"):
+        dataset = open_dataset(workload, None)
+    run(workload, tmp_path / "report", dataset)
+    page = (tmp_path / "report" / "README.md").read_text()
+    assert "STAND-IN DATA: frames of mnist are not of that set" in page
+    assert "**Gate**: the teacher was sure of" in page
+    assert (tmp_path / "report" / "accepted_by_kind.png").is_file()
+
+
+def test_a_set_that_was_not_opened_is_missed_before_time_starts(workload, dataset):
+    digits = Disturbance(OutOfDistribution("mnist"), AtRandom(0.5))
+    lacking = replace(workload, data=replace(workload.data, disturbances=(digits,)))
+    with pytest.raises(DataError, match="pictures0 must be opened together with mnist"):
+        simulate(lacking, dataset)
 
 
 def test_same_seed_same_report_on_any_threads(workload, dataset, tmp_path):

@@ -1,8 +1,8 @@
 """What a data set is: its arrays once read, the ways it may lie on disk, its official files."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -41,6 +41,7 @@ class Dataset:
     classes : one name per label
     train_images, test_images : uint8[N, H, W, C]
     train_labels, test_labels : int64[N], 0 to len(classes) - 1
+    others : sets that frames of the stream are taken from too, by the name or folder asked for
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dataset:
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    others: Mapping[str | Path, "Dataset"] = field(default_factory=dict)
 
     def __post_init__(self):
         for split in ("train", "test"):

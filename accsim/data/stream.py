@@ -3,18 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from accsim.data.base import DataError, Dataset
+from accsim.data.base import Dataset
+from accsim.data.disturbance import Disturbance, FrameKind
+from accsim.data.pool import draw_labelled, frame_pool, in_random_order, noisy
 from accsim.kernels.augment import IMAGE_BITS, PixelScale, augment
-from accsim.kernels.fixed_point import random_key, random_words
+from accsim.kernels.fixed_point import random_key
 from accsim.units import PS_PER_SECOND, ceil_div
 
 LABEL_DRAW, REPLAY, FRAMES, LABELLED_VIEW, STUDENT_VIEW, TEACHER_VIEW = range(10, 16)  # key labels
+LABEL_NOISE, FRAME_DRAW, DISTURBANCES = range(16, 19)
 
 
 class Clock(Protocol):
@@ -39,12 +41,18 @@ class Batch:
     exponent: int  # of all images
     frames_seen: int  # since the start of the run
     frames_dropped: int
+    kinds: np.ndarray | None = None  # int8[N] of the frames, FrameKind; None: all are clean
 
 
 class Stream(ABC):
     """Chooses what each step sees."""
 
     dataset: str | Path
+
+    @property
+    def other_datasets(self) -> tuple[str | Path, ...]:
+        """Names or folders of sets that some frames are taken from; the data set carries them."""
+        return ()
 
     @abstractmethod
     def batches(self, dataset: Dataset, clock: Clock, steps: int, seed: int) -> Iterator[Batch]:
@@ -57,15 +65,21 @@ class SemiSupervisedStream(Stream):
 
     Frames arrive at a steady rate into a ring buffer. While the machine works they queue up; a
     frame that finds the buffer full replaces the oldest, which is dropped. The frames are the
-    training images in a random order, every image once before any comes again.
+    training images in a random order, every image once before any comes again; `disturbances`
+    then happen to some of them, one after another. The class frequencies of a long tail fall from
+    the first class to the last.
     """
 
     dataset: str | Path = "cifar10"  # a known name, or the folder of a user's images
     labels: int = 1000  # labelled images, equally many of each class
+    label_noise: float = 0.0  # share of them whose label is replaced by another class
+    labelled_imbalance: float = 1.0  # most frequent class of them over the least: a long tail
     labelled_per_batch: int = 32
     unlabelled_per_batch: int = 96
     frames_per_second: int = 1000
     buffer_frames: int = 256
+    unlabelled_imbalance: float = 1.0  # the same of the frames; 1: as the data set is
+    disturbances: tuple[Disturbance, ...] = ()
     translate: int = 4  # largest shift of a view, pixels
     flip: bool = True
 
@@ -73,6 +87,8 @@ class SemiSupervisedStream(Stream):
         for name, least in (
             ("labels", 1),
             ("labelled_per_batch", 1),
+            ("labelled_imbalance", 1),
+            ("unlabelled_imbalance", 1),
             ("unlabelled_per_batch", 0),
             ("frames_per_second", 1),
             ("buffer_frames", max(1, self.unlabelled_per_batch)),
@@ -81,57 +97,68 @@ class SemiSupervisedStream(Stream):
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(f"label_noise must be 0 to 1, not {self.label_noise}")
+        given = self.disturbances
+        if not isinstance(given, tuple) or not all(isinstance(d, Disturbance) for d in given):
+            raise ValueError(f"disturbances must be a tuple of Disturbance objects, not {given!r}")
+
+    @property
+    def other_datasets(self):
+        return tuple(
+            name for disturbance in self.disturbances for name in disturbance.what.datasets
+        )
 
     def batches(self, dataset, clock, steps, seed):
+        for disturbance in self.disturbances:
+            disturbance.what.check(dataset)
         scale = PixelScale.of(dataset.train_images)
-        labelled = self._draw_labels(dataset, seed)
+        labelled = draw_labelled(
+            dataset, self.labels, self.labelled_imbalance, random_key(seed, LABEL_DRAW)
+        )
+        labels = noisy(
+            dataset.train_labels[labelled],
+            self.label_noise,
+            len(dataset.classes),
+            random_key(seed, LABEL_NOISE),
+        )
+        pool = frame_pool(dataset, self.unlabelled_imbalance, random_key(seed, FRAME_DRAW))
         camera = Camera(self.frames_per_second, self.buffer_frames, clock)
-        pool = len(dataset.train_images)
 
-        def view(chosen, which, step):
+        def view(images, which, step):
             key = random_key(seed, which, step)
+            everyone = np.arange(len(images))
             return augment(
-                dataset.train_images,
-                chosen,
-                scale.means,
-                scale.gains,
-                self.translate,
-                self.flip,
-                key,
+                images, everyone, scale.means, scale.gains, self.translate, self.flip, key
             )
 
         for step in range(steps):
-            frames = camera.take(self.unlabelled_per_batch)
-            chosen = _in_random_order(frames, pool, random_key(seed, FRAMES))
+            numbers = camera.take(self.unlabelled_per_batch)
+            frames, kinds = self._frames(dataset, pool, numbers, seed)
             first = step * self.labelled_per_batch
             places = range(first, first + self.labelled_per_batch)
-            replayed = labelled[_in_random_order(places, len(labelled), random_key(seed, REPLAY))]
+            replayed = in_random_order(places, len(labelled), random_key(seed, REPLAY))
             yield Batch(
-                view(replayed, LABELLED_VIEW, step),
-                dataset.train_labels[replayed],
-                view(chosen, STUDENT_VIEW, step),
-                view(chosen, TEACHER_VIEW, step),
+                view(dataset.train_images[labelled[replayed]], LABELLED_VIEW, step),
+                labels[replayed],
+                view(frames, STUDENT_VIEW, step),
+                view(frames, TEACHER_VIEW, step),
                 -IMAGE_BITS,
                 camera.seen,
                 camera.dropped,
+                kinds,
             )
 
-    def _draw_labels(self, dataset: Dataset, seed: int) -> np.ndarray:
-        """Indices of the labelled images: a random, class-balanced draw."""
-        classes = len(dataset.classes)
-        order = _permutation(len(dataset.train_labels), random_key(seed, LABEL_DRAW))
-        sorted_labels = dataset.train_labels[order]
-        counts = [self.labels // classes + (c < self.labels % classes) for c in range(classes)]
-        drawn = []
-        for c, count in enumerate(counts):
-            of_class = order[sorted_labels == c]
-            if len(of_class) < count:
-                raise DataError(
-                    f"labels must be at most {len(of_class)} for class {dataset.classes[c]} "
-                    f"of {dataset.name}, not {count}; ask for fewer labels"
-                )
-            drawn.append(of_class[:count])
-        return np.concatenate(drawn)
+    def _frames(
+        self, dataset: Dataset, pool: np.ndarray, numbers: range, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The camera's frames `numbers`, uint8[N, H, W, C], and their kinds, int8[N]."""
+        chosen = pool[in_random_order(numbers, len(pool), random_key(seed, FRAMES))]
+        images, kinds = dataset.train_images[chosen], np.full(len(chosen), FrameKind.CLEAN, np.int8)
+        for index, disturbance in enumerate(self.disturbances):
+            key = random_key(seed, DISTURBANCES, index)
+            disturbance.apply(images, kinds, numbers, key, dataset)
+        return images, kinds
 
 
 class Camera:
@@ -154,20 +181,3 @@ class Camera:
         self.clock.wait_until(ceil_div(last * PS_PER_SECOND, self.frames_per_second))
         self.seen += count
         return range(first, last)
-
-
-@lru_cache(maxsize=4)
-def _permutation(count: int, key: int) -> np.ndarray:
-    """int64[count], a random order of 0 to count - 1."""
-    return np.argsort(random_words(count, key), kind="stable")
-
-
-def _in_random_order(places: range, count: int, key: int) -> np.ndarray:
-    """What stands at `places` of an endless sequence of permutations of 0 to count - 1."""
-    chosen = np.empty(len(places), np.int64)
-    for epoch in {place // count for place in places}:
-        order = _permutation(count, random_key(key, epoch))
-        for index, place in enumerate(places):
-            if place // count == epoch:
-                chosen[index] = order[place % count]
-    return chosen

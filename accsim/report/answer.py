@@ -44,6 +44,9 @@ def check_result(result: Mapping[str, Any]) -> None:
 def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was learned, how fast and at what cost: (subject, sentence), five of them.
 
+    Where `result["gate"]` has frames that are not clean, a sixth tells what the confidence
+    threshold let through.
+
     `result["cost"]` counts the whole run: `seconds` is simulated time with the waits for frames,
     `cycles` the machine's. Where it holds the optional `ddr_peak_bytes_per_second` the share of
     the DDR's peak bandwidth is told too. Raises ValueError for a missing key.
@@ -51,6 +54,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     check_result(result)
     cost = result["cost"]
     steps = max(result["workload"]["steps"], 1)
+    gate = result.get("gate", {})
     return [
         ("Learned", learned(result["accuracy"])),
         (
@@ -66,6 +70,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"all, {quantity(per(cost['joules'], cost['seconds']), 'W')} on average",
         ),
         ("DDR", ddr(cost)),
+        *([("Gate", let_through(gate))] if set(gate) - {"clean"} else []),
     ]
 
 
@@ -76,6 +81,16 @@ def learned(accuracy: Mapping[str, Any]) -> str:
     if accuracy["teacher"] is not None:
         sentence += f", its teacher {percent(accuracy['teacher'])}"
     return sentence
+
+
+def let_through(gate: Mapping[str, Mapping[str, int]]) -> str:
+    """Accepted share of the unlabelled samples of each kind of frame."""
+    kinds = []
+    for kind, counts in gate.items():
+        samples = counts["accepted"] + counts["rejected"]
+        share = percent(counts["accepted"] / samples)
+        kinds.append(f"{share} of {samples:,} {kind.replace('_', ' ')}")
+    return f"the teacher was sure of {', '.join(kinds)} samples"
 
 
 def frames(cost: Mapping[str, Any]) -> str:
@@ -105,19 +120,28 @@ def summary_table(result: Mapping[str, Any]) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    if result["data"]["stand_in"]:
-        table.add_row("[bold red]Stand-in", f"[bold red]{stand_in_warning(result['data'])}")
+    for warning in stand_in_warnings(result["data"]):
+        table.add_row("[bold red]Stand-in", f"[bold red]{warning}")
     for subject, sentence in answer(result):
         table.add_row(subject, sentence)
     return table
 
 
-def stand_in_warning(data: Mapping[str, Any]) -> str:
-    """The sentence that keeps a made-up data set from being taken for the real one."""
-    return (
-        f"these images are not {data['name']} but a stand-in ({data['source']}): "
-        "the accuracies below say nothing about the real data set"
-    )
+def stand_in_warnings(data: Mapping[str, Any]) -> list[str]:
+    """The sentences that keep a made-up data set from being taken for the real one."""
+    warnings = [
+        f"frames of {other['name']} are not of that set but of a stand-in ({other['source']}): "
+        "what the teacher accepts of them says nothing about the real data set"
+        for other in data.get("others", ())
+        if other["stand_in"]
+    ]
+    if data["stand_in"]:
+        warnings.insert(
+            0,
+            f"these images are not {data['name']} but a stand-in ({data['source']}): "
+            "the accuracies below say nothing about the real data set",
+        )
+    return warnings
 
 
 def quantity(value: float, unit: str) -> str:

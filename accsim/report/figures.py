@@ -50,6 +50,26 @@ def plot_accepted(ax: Axes, shares: pd.DataFrame) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
+def plot_accepted_by_kind(ax: Axes, shares: pd.DataFrame) -> None:
+    """Lines of the accepted share of each kind of frame; one line a kind."""
+    styles = {
+        "clean": ("C2", "-"),
+        "other_domain": ("C0", "--"),
+        "corrupted": ("C1", "-."),
+        "out_of_distribution": ("C3", ":"),
+    }
+    for kind, share in shares.groupby("kind", sort=False):
+        color, line = styles[str(kind)]
+        marker = "." if len(share) < 2 else ""
+        ax.plot(share["step"], share["accepted_share"], color=color, ls=line, marker=marker,
+                label=words(str(kind)))  # fmt: skip
+    ax.set(
+        xlabel="training step", ylabel="accepted share of\nits unlabelled samples", ylim=(0, 1.02)
+    )
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
 def plot_ddr_reads(ax: Axes, traffic: pd.DataFrame) -> None:
     """Stacked bars of bytes read from DDR; bars are passes, colours are tensor classes."""
     plot_ddr_bytes(ax, traffic, "read")

@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from accsim.report import figures, tables
-from accsim.report.answer import answer, percent, quantity, stand_in_warning
+from accsim.report.answer import answer, percent, quantity, stand_in_warnings
 from accsim.report.folder import replaced_folder
 from accsim.report.tables import COLUMNS, Tables
 
@@ -39,6 +39,12 @@ DRAWINGS = (
         "these have a backward pass.",
         tables.accepted_shares,
         (figures.plot_accepted,),
+    ),
+    Drawing(
+        "accepted_by_kind",
+        "The same share of each kind of frame: what the confidence threshold let through.",
+        tables.accepted_by_kind,
+        (figures.plot_accepted_by_kind,),
     ),
     Drawing(
         "ddr_traffic",
@@ -91,7 +97,7 @@ def write_report(
             title=Path(out).name,
             result=result,
             answer=lines,
-            warning=stand_in_warning(result["data"]) if result["data"]["stand_in"] else None,
+            warnings=stand_in_warnings(result["data"]),
             drawings=drawn,
             busiest=tables.busiest_passes(run).to_dict("records"),
             clipped=tables.clipped_tensors(run).to_dict("records"),

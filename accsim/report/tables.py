@@ -5,6 +5,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
+KINDS = {  # of unlabelled frames: the truth, which the learner does not see
+    "clean": "frames as the data set has them",
+    "other_domain": "frames of another data set with the same classes",
+    "corrupted": "frames that a corruption spoilt",
+    "out_of_distribution": "frames that show none of the classes",
+}
+
 COLUMNS: dict[str, dict[str, str]] = {
     "steps": {
         "step": "training step, counted from 1",
@@ -13,7 +20,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "step_cycles": "accelerator cycles that the step took",
         "step_joules": "energy of this step alone",
         "learning_rate": "learning rate of the update",
-        "labelled_correct": "labelled samples that the student classified right",
+        "labelled_correct": "labelled samples that the student classified as their label says",
         "labelled_samples": "labelled samples of the batch",
         "accepted": "unlabelled samples whose teacher was confident enough to teach",
         "unlabelled_samples": "unlabelled samples of the batch",
@@ -24,6 +31,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "saturations": "values clipped to their format, and sums that outgrew the accumulator",
         "frames_seen": "frames that the learner took, from the start to this step",
         "frames_dropped": "frames that were lost because the machine was busy, from the start",
+        **{
+            f"{fate}_{kind}": f"{fate} unlabelled samples that were {meaning}"
+            for kind, meaning in KINDS.items()
+            for fate in ("accepted", "rejected")
+        },
         "student_accuracy": "share of the test images that the student gets right; "
         "empty where not evaluated",
         "teacher_accuracy": "the same for the teacher",
@@ -132,10 +144,27 @@ def accepted_shares(tables: Tables, points: int = 200) -> pd.DataFrame:
     Steps are taken together in at most `points` groups of equal length, each named by its last
     step; groups without unlabelled samples are left out.
     """
-    steps = tables.steps.reset_index(drop=True)
-    length = -(-len(steps) // points)
-    groups = steps.groupby(steps.index // length).agg(
-        step=("step", "last"), accepted=("accepted", "sum"), samples=("unlabelled_samples", "sum")
+    steps = tables.steps
+    return _shares(steps["step"], steps["accepted"], steps["unlabelled_samples"], points)
+
+
+def accepted_by_kind(tables: Tables, points: int = 100) -> pd.DataFrame:
+    """The same for each kind of frame, one row a kind and group; none if all frames are clean."""
+    steps = tables.steps
+    shares = []
+    for kind in KINDS:
+        accepted, rejected = steps[f"accepted_{kind}"], steps[f"rejected_{kind}"]
+        share = _shares(steps["step"], accepted, accepted + rejected, points)
+        shares.append(share.assign(kind=kind))
+    all_kinds = pd.concat(shares, ignore_index=True)[["step", "kind", "accepted_share"]]
+    return all_kinds if (all_kinds["kind"] != "clean").any() else all_kinds[:0]
+
+
+def _shares(step: pd.Series, accepted: pd.Series, samples: pd.Series, points: int) -> pd.DataFrame:
+    """Accepted share of the samples of `points` groups of steps at most; see `accepted_shares`."""
+    steps = pd.DataFrame({"step": step, "accepted": accepted, "samples": samples})
+    groups = steps.groupby(np.arange(len(steps)) // -(-len(steps) // points)).agg(
+        {"step": "last", "accepted": "sum", "samples": "sum"}
     )
     groups = groups[groups["samples"] > 0]
     shares = groups.assign(accepted_share=groups["accepted"] / groups["samples"])

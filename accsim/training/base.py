@@ -85,9 +85,18 @@ class Outcome:
     learning_rate: float
     labelled_correct: int
     labelled_samples: int
-    accepted: int
-    unlabelled_samples: int
+    taught: np.ndarray  # bool[N] of the unlabelled samples: the teacher was sure of it
     counters: dict[str, Counters]  # of the student and, if there is one, of the teacher
+
+    @property
+    def accepted(self) -> int:
+        """Unlabelled samples whose teacher was sure."""
+        return int(self.taught.sum())
+
+    @property
+    def unlabelled_samples(self) -> int:
+        """Unlabelled samples that the learner looked at."""
+        return len(self.taught)
 
     @property
     def teacher_changed(self) -> float:

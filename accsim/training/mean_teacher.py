@@ -111,8 +111,7 @@ class MeanTeacherLearner(Learner):
             learning_rate=rate,
             labelled_correct=int((top_class(record.logits[:labelled]) == batch.labels).sum()),
             labelled_samples=labelled,
-            accepted=int(accepted.sum()),
-            unlabelled_samples=len(accepted),
+            taught=accepted,
             counters={
                 "student": student.executor.tally.take(),
                 "teacher": self.executor.tally.take(),

@@ -59,8 +59,7 @@ class SupervisedLearner(Learner):
             learning_rate=rate,
             labelled_correct=int((top_class(record.logits) == batch.labels).sum()),
             labelled_samples=samples,
-            accepted=0,
-            unlabelled_samples=0,
+            taught=np.zeros(0, bool),
             counters={"student": student.executor.tally.take()},
         )
 

@@ -1,12 +1,16 @@
 """Batches: balanced labels, every frame once, and a camera that waits for no one."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 import pytest
 
 from accsim.data.base import DataError, Dataset
+from accsim.data.corruption import Fog, GaussianNoise
+from accsim.data.disturbance import AtRandom, Disturbance, During, FrameKind
+from accsim.data.foreign import OutOfDistribution
 from accsim.data.stream import Camera, SemiSupervisedStream
 from accsim.kernels.augment import PixelScale, augment
 
@@ -81,12 +85,104 @@ def test_too_many_labels_are_refused(dataset):
         batches(dataset, 1, labels=104)
 
 
+def test_disturbed_frames_are_told_and_the_others_are_untouched(dataset):
+    """Every third frame of a hundred is foggy; the fourth batch shows the frames 60 to 79."""
+    foggy = Disturbance(Fog(5), During(first=0, frames=1, every=3))
+    still = {"translate": 0, "flip": False}
+    clear = batches(dataset, 4, **still)
+    hazy = batches(dataset, 4, disturbances=(foggy,), **still)
+    for plain, disturbed in zip(clear, hazy, strict=True):
+        first = plain.frames_seen - 20
+        due = np.arange(first, first + 20) % 3 == 0
+        assert plain.kinds.tolist() == [FrameKind.CLEAN] * 20
+        assert np.array_equal(disturbed.kinds == FrameKind.CORRUPTED, due)
+        changed = (disturbed.student_view != plain.student_view).any((1, 2, 3))
+        assert np.array_equal(changed, due)
+        assert np.array_equal(disturbed.labelled, plain.labelled)
+
+
+def test_disturbances_happen_one_after_another(dataset):
+    other = replace(dataset, name="other", train_images=255 - dataset.train_images)
+    both = replace(dataset, others={"other": other})
+    fog = Disturbance(Fog(5), AtRandom(1.0))
+    foreign = Disturbance(OutOfDistribution("other"), AtRandom(1.0))
+    assert SemiSupervisedStream(disturbances=(fog, foreign)).other_datasets == ("other",)
+    scale = PixelScale.of(dataset.train_images)
+    clear = {view.tobytes() for view in scale.apply(other.train_images)}
+    for order, are_clear in (((fog, foreign), True), ((foreign, fog), False)):
+        batch = batches(both, 1, disturbances=order, translate=0, flip=False)[0]
+        assert set(batch.kinds) == {FrameKind.OUT_OF_DISTRIBUTION}
+        assert [view.tobytes() in clear for view in batch.student_view] == [are_clear] * 20
+
+
+def test_a_slow_machine_sees_the_same_frames_where_it_does_not_drop_them(dataset):
+    """Of the frames that both take, kinds and pixels are those of their number."""
+    choices = {
+        "disturbances": (Disturbance(GaussianNoise(3), AtRandom(0.4, mean_run=6)),),
+        "translate": 0,
+        "flip": False,
+        "buffer_frames": 20,
+    }
+    fast = batches(dataset, 12, **choices)
+    clock = Clock()
+    stream = SemiSupervisedStream(
+        labels=10, labelled_per_batch=5, unlabelled_per_batch=20, **choices
+    )
+    frames = np.concatenate([batch.student_view for batch in fast])
+    kinds = np.concatenate([batch.kinds for batch in fast])
+    dropped = 0
+    for batch in stream.batches(dataset, clock, 6, 0):
+        last = batch.frames_seen + batch.frames_dropped
+        dropped = batch.frames_dropped
+        assert np.array_equal(batch.student_view, frames[last - 20 : last])
+        assert np.array_equal(batch.kinds, kinds[last - 20 : last])
+        clock.now_ps += 35 * 10**9  # 35 frames arrive during a step, 15 are lost
+    assert dropped == 5 * 15
+
+
+def test_disturbed_batches_are_the_same_on_any_threads(dataset):
+    choices = {"disturbances": (Disturbance(Fog(2), AtRandom(0.5)),)}
+    digests = []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(threads)
+        batch = batches(dataset, 3, **choices)[2]
+        digests.append((batch.student_view.tobytes(), batch.kinds.tobytes()))
+    assert digests[0] == digests[1]
+
+
+def test_label_noise_replaces_labels_and_no_images(dataset):
+    plain, noisy = batches(dataset, 2), batches(dataset, 2, label_noise=0.3)
+    pairs = set()
+    for one, other in zip(plain, noisy, strict=True):
+        assert np.array_equal(one.labelled[:, 1:-1], other.labelled[:, 1:-1])
+        pairs |= set(zip(one.labels.tolist(), other.labels.tolist(), strict=True))
+    labels = [np.concatenate([batch.labels for batch in seen]) for seen in (plain, noisy)]
+    assert (labels[0] != labels[1]).sum() == 3  # of a pool of 10, each seen once
+    assert all(0 <= label < 4 for _, label in pairs)
+
+
+def test_imbalance_of_labels_and_of_frames(dataset):
+    """A tail of ratio 8 from 25 is 12.5, 6.25 and 3.1 frames; from 8, it is 4, 2 and 1 labels."""
+    seen = batches(dataset, 3, labels=15, labelled_imbalance=8)
+    assert Counter(np.concatenate([b.labels for b in seen])) == {0: 8, 1: 4, 2: 2, 3: 1}
+    frames = batches(dataset, 47, unlabelled_per_batch=1, buffer_frames=20, translate=0,
+                     flip=False, unlabelled_imbalance=8)  # fmt: skip
+    views = PixelScale.of(dataset.train_images).apply(dataset.train_images)
+    label_of = {view.tobytes(): c for view, c in zip(views, dataset.train_labels, strict=True)}
+    shown = Counter(label_of[batch.student_view.tobytes()] for batch in frames)
+    assert shown == {0: 25, 1: 13, 2: 6, 3: 3}
+
+
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
         ({"labels": 0}, "labels must be at least 1, not 0"),
         ({"buffer_frames": 10}, "buffer_frames must be at least 20, not 10"),
         ({"frames_per_second": 0}, "frames_per_second must be at least 1, not 0"),
+        ({"label_noise": 1.2}, "label_noise must be 0 to 1, not 1.2"),
+        ({"labelled_imbalance": 0.5}, "labelled_imbalance must be at least 1, not 0.5"),
+        ({"unlabelled_imbalance": 0}, "unlabelled_imbalance must be at least 1, not 0"),
+        ({"disturbances": (3,)}, "disturbances must be a tuple of Disturbance objects, not .3,."),
     ],
 )
 def test_impossible_settings_are_refused(choice, message):

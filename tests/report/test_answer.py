@@ -47,6 +47,16 @@ def test_no_teacher_and_no_camera_are_said(run):
     assert lines["Frames"].startswith("no camera")
 
 
+def test_what_the_gate_let_through_is_told_where_frames_were_bad(run):
+    result = copy.deepcopy(run.result)
+    result["gate"] = {"clean": {"accepted": 128, "rejected": 112}}
+    assert "Gate" not in dict(answer(result))
+    result["gate"]["out_of_distribution"] = {"accepted": 400, "rejected": 1040}
+    assert dict(answer(result))["Gate"] == (
+        "the teacher was sure of 53.3% of 240 clean, 27.8% of 1,440 out of distribution samples"
+    )
+
+
 def test_a_missing_key_is_named(run):
     result = copy.deepcopy(run.result)
     del result["cost"]["macs"], result["seed"]
@@ -60,3 +70,7 @@ def test_terminal_shows_the_lines_and_warns_of_a_stand_in(run):
     result = copy.deepcopy(run.result)
     result["data"]["stand_in"] = True
     assert text_of(summary_table(result)).startswith("Stand-in")
+    result["data"].update(
+        stand_in=False, others=[{"name": "svhn", "source": "drawn shapes", "stand_in": True}]
+    )
+    assert "frames of svhn are not of that set" in text_of(summary_table(result))

@@ -37,6 +37,15 @@ def test_accepted_line_is_the_shares(ax, run):
     assert ax.lines[0].get_xydata().tolist() == [[1, 0], [2, 0.25], [3, 0.5], [4, 1]]
 
 
+def test_every_kind_of_frame_has_a_line(ax, run):
+    figures.plot_accepted_by_kind(ax, tables.accepted_by_kind(run.tables))
+    lines = {line.get_label(): line.get_ydata().tolist() for line in ax.lines}
+    assert lines == {
+        "clean": [0, 20 / 60, 48 / 60, 1],
+        "out of distribution": [0, 4 / 36, 0, 1],
+    }
+
+
 def test_pieces_of_a_bar_stand_end_to_end(ax, run):
     figures.plot_energy(ax, tables.energy_shares(run.tables))
     assert pieces(ax) == [

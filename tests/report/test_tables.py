@@ -43,6 +43,30 @@ def test_supervised_steps_have_no_accepted_share(run):
     assert tables.accepted_shares(replace(run.tables, steps=steps)).empty
 
 
+def test_every_kind_of_frame_has_its_accepted_share(run):
+    """Of 60 clean and 36 foreign samples a step."""
+    assert tables.accepted_by_kind(run.tables).values.tolist() == [
+        [1, "clean", 0.0],
+        [2, "clean", 20 / 60],
+        [3, "clean", 48 / 60],
+        [4, "clean", 1.0],
+        [1, "out_of_distribution", 0.0],
+        [2, "out_of_distribution", 4 / 36],
+        [3, "out_of_distribution", 0.0],
+        [4, "out_of_distribution", 1.0],
+    ]
+    shares = tables.accepted_by_kind(run.tables, points=1)
+    assert shares.values.tolist() == [
+        [4, "clean", 128 / 240],
+        [4, "out_of_distribution", 40 / 144],
+    ]
+
+
+def test_clean_frames_alone_need_no_shares_by_kind(run):
+    steps = run.tables.steps.assign(accepted_out_of_distribution=0, rejected_out_of_distribution=0)
+    assert tables.accepted_by_kind(replace(run.tables, steps=steps)).empty
+
+
 def test_ddr_traffic_adds_the_tensors_of_a_class_in_the_order_of_passes(run):
     assert tables.ddr_traffic(run.tables).values.tolist() == [
         ["student_forward", "activations", "read", 100],

@@ -1,0 +1,99 @@
+"""Frames of another data set, brought to the shape of the network's images in exact integers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import numpy as np
+
+from accsim.data.base import DataError
+from accsim.data.disturbance import Change, FrameKind
+from accsim.data.pool import in_random_order
+
+LUMA = np.array([299, 587, 114])  # thousandths of red, green and blue: ITU-R BT.601
+
+
+@dataclass(frozen=True)
+class Foreign(Change):
+    """A training image of another data set takes the frame's place.
+
+    They come in a random order; none comes again before all others could have come.
+    """
+
+    dataset: str | Path  # a known name, or the folder of a user's images
+
+    kind: ClassVar[FrameKind]
+
+    @property
+    def datasets(self):
+        return (self.dataset,)
+
+    def check(self, dataset):
+        super().check(dataset)
+        fit(dataset.others[self.dataset].train_images[:1], dataset.train_images.shape[1:])
+
+    def apply(self, images, kinds, numbers, key, dataset):
+        pool = dataset.others[self.dataset].train_images
+        chosen = pool[in_random_order(numbers, len(pool), key)]
+        return fit(chosen, images.shape[1:]), np.full_like(kinds, self.kind)
+
+
+@final
+class OutOfDistribution(Foreign):
+    """Frames of another data set that show none of the classes."""
+
+    kind = FrameKind.OUT_OF_DISTRIBUTION
+
+
+@final
+class OtherDomain(Foreign):
+    """Frames of another data set that show the same classes, as USPS shows those of MNIST."""
+
+    kind = FrameKind.OTHER_DOMAIN
+
+    def check(self, dataset):
+        super().check(dataset)
+        other = dataset.others[self.dataset]
+        if other.classes != dataset.classes:
+            raise DataError(
+                f"classes of {other.name} must be those of {dataset.name} "
+                f"({', '.join(dataset.classes)}), not {', '.join(other.classes)}"
+            )
+
+
+def fit(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Images of any size as uint8[N, H, W, C] of `shape`, (H, W, C).
+
+    Grey becomes colour by repeating it, colour becomes grey by its luma, and sizes change by the
+    triangle filter: bilinear interpolation where images grow, its filter widened where they shrink.
+    Rounded half up, once for colour and once for size. Raises DataError for channels that are
+    neither grey nor colour.
+    """
+    height, width, channels = shape
+    if images.shape[3] != channels:
+        if {images.shape[3], channels} != {1, 3}:
+            raise DataError(
+                f"channels of frames of another data set must be {channels}, or 1 or 3 where the "
+                f"network's are 3 or 1, not {images.shape[3]}"
+            )
+        grey = images if channels == 3 else (images @ LUMA + 500)[..., None] // 1000
+        images = np.repeat(grey, channels, axis=3)
+    if images.shape[1:] == shape:
+        return images.astype(np.uint8)
+    rows = triangle_weights(images.shape[1], height)
+    columns = triangle_weights(images.shape[2], width)
+    tall = np.moveaxis(np.tensordot(rows, images.astype(np.int64), (1, 1)), 0, 1)  # (N, H, w, C)
+    total = np.moveaxis(np.tensordot(columns, tall, (1, 2)), 0, 2)  # (N, H, W, C)
+    weight = rows.sum(1)[:, None, None] * columns.sum(1)[:, None]  # (H, W, 1)
+    return ((2 * total + weight) // (2 * weight)).astype(np.uint8)
+
+
+def triangle_weights(before: int, after: int) -> np.ndarray:
+    """What each of `before` pixels in a row counts in each of `after`: int64[after, before].
+
+    The middles of pixels, in units of ``1 / (2 before after)`` of the row, are odd multiples of
+    `after` and `before`; a weight falls linearly to 0 at the larger distance of two neighbours.
+    """
+    old = (2 * np.arange(before) + 1) * after
+    new = (2 * np.arange(after) + 1) * before
+    return np.maximum(2 * max(before, after) - np.abs(new[:, None] - old), 0)
