@@ -86,7 +86,8 @@ def _simulate(workload, dataset, on_step) -> Result:
             workload.steps,
             workload.seed,
         )
-    test = Map(PixelScale.of(dataset.train_images).apply(dataset.test_images), -IMAGE_BITS)
+    scale = PixelScale.of(dataset.train_images)
+    test = Map(scale.apply(dataset.test_images), -IMAGE_BITS)
     log: list[dict[str, Any]] = []
     counters: list[tuple[int, str, Counters]] = []
     accuracy: dict[str, float] = {}
@@ -97,15 +98,20 @@ def _simulate(workload, dataset, on_step) -> Result:
         cost = clock.charge(outcome.passes, step)  # cycles, bytes, joules; advances simulated time
         row = _row(step, batch, outcome, cost, clock)
         if step % workload.evaluate_every == 0 or step == workload.steps:
-            accuracy = _accuracy(learner, test, dataset)
+            accuracy = _accuracy(learner, test, dataset.test_labels)
             row |= {f"{network}_accuracy": value for network, value in accuracy.items()}
         log.append(row)
         counters += [(step, network, counted) for network, counted in outcome.counters.items()]
         best = accuracy.get("teacher", accuracy.get("student"))
         on_step(Status(step, workload.steps, best, row["simulated_seconds"], row["joules"]))
+    shifted = {
+        name: _accuracy(learner, Map(scale.apply(images), -IMAGE_BITS), labels)
+        | {"test_images": len(labels)}
+        for name, (images, labels) in workload.data.shifted_tests(dataset).items()
+    }
     totals = clock.totals()
     ledger.check(totals.ledgers)
-    summary = _summary(workload, dataset, accuracy, clock, totals, log)
+    summary = _summary(workload, dataset, accuracy, shifted, clock, totals, log)
     tables = Tables(
         pd.DataFrame(log),
         _counters(counters),
@@ -207,9 +213,9 @@ def _check_fit(workload: Workload, dataset: Dataset) -> None:
         )
 
 
-def _accuracy(learner: Learner, test: Map, dataset: Dataset) -> dict[str, float]:
-    correct = learner.correct(test, dataset.test_labels)
-    return {network: count / len(dataset.test_labels) for network, count in correct.items()}
+def _accuracy(learner: Learner, test: Map, labels: np.ndarray) -> dict[str, float]:
+    correct = learner.correct(test, labels)
+    return {network: count / len(labels) for network, count in correct.items()}
 
 
 def _row(step, batch, outcome: Outcome, cost, clock) -> dict[str, Any]:
@@ -273,7 +279,7 @@ def _counters(log: Sequence[tuple[int, str, Counters]]) -> pd.DataFrame:
     return pd.DataFrame(places | dict(zip(KINDS, counts.T, strict=True)))
 
 
-def _summary(workload, dataset, accuracy, clock, totals, log) -> dict[str, Any]:
+def _summary(workload, dataset, accuracy, shifted, clock, totals, log) -> dict[str, Any]:
     accelerator = workload.accelerator
     last = log[-1]
     working_cycles = totals.cycles - totals.idle_ps // accelerator.period_ps
@@ -296,6 +302,7 @@ def _summary(workload, dataset, accuracy, clock, totals, log) -> dict[str, Any]:
             "student": accuracy["student"],
             "teacher": accuracy.get("teacher"),
             "test_images": len(dataset.test_labels),
+            "shifted": shifted,
         },
         "cost": {
             "cycles": totals.cycles,

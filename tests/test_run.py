@@ -102,6 +102,9 @@ def test_what_the_gate_does_is_counted_by_kind(write_workload, pictures):
     assert seen["corrupted"] == 8 - due[16:24].sum()
     assert sum(counts["accepted"] for counts in gate.values()) == steps["accepted"].sum() > 0
     assert result.summary["data"]["others"][0]["name"] == pictures.name
+    shifted = result.summary["accuracy"]["shifted"]
+    assert set(shifted) == {"Fog(severity=5)"}
+    assert shifted["Fog(severity=5)"]["test_images"] == 40
 
 
 def test_a_set_that_is_nowhere_has_its_stand_in_among_the_frames(

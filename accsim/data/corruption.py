@@ -30,6 +30,7 @@ NORMAL = np.array(  # the standard normal distribution's 4,096 mid-quantiles: up
 BLUR_BITS = 16  # behind the point of a blur's weights
 BLUR_REACH = 4  # deviations that a blur reaches
 FOG_BITS = 16  # behind the point of heights
+CHUNK = 500  # test images corrupted at once
 FOG_HEIGHT = 100**2  # of the first bumps: the authors multiply 100 by a draw of -100 to 100
 
 
@@ -46,6 +47,13 @@ class Corruption(Change):
     def apply(self, images, kinds, numbers, key, dataset):
         keys = [random_key(key, int(number)) for number in numbers]
         return self.corrupt(images, keys), np.maximum(kinds, np.int8(FrameKind.CORRUPTED))
+
+    def test(self, dataset):
+        images = dataset.test_images
+        chunks = [slice(first, first + CHUNK) for first in range(0, len(images), CHUNK)]
+        keys = range(len(images))
+        corrupted = [self.corrupt(images[chunk], keys[chunk]) for chunk in chunks]
+        return np.concatenate(corrupted), dataset.test_labels
 
     @abstractmethod
     def corrupt(self, images: np.ndarray, keys: Sequence[int]) -> np.ndarray:

@@ -61,6 +61,13 @@ class Change(ABC):
         dataset : of the run, with the other sets in `others`
         """
 
+    def test(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+        """Test images on which a network shows how it stands this, and their labels.
+
+        uint8[N, H, W, C] and int64[N], the same for every run; None where no label is right.
+        """
+        return None
+
 
 class When(ABC):
     """Which frames something happens to."""
@@ -121,19 +128,21 @@ class During(When):
     """All frames of a stretch of the stream, which may come again and again."""
 
     first: int  # number of its first frame, from 0
-    frames: int  # how many
+    frames: int | None = None  # how many; None: it does not end
     every: int | None = None  # frames from one start to the next; None: it comes once
 
     def __post_init__(self):
-        least = {"first": 0, "frames": 1} | ({} if self.every is None else {"every": self.frames})
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} must be at least {value}, not {getattr(self, name)}")
+        if self.frames is None and self.every is not None:
+            raise ValueError(f"every must be None for a stretch without end, not {self.every}")
+        for name, least in (("first", 0), ("frames", 1), ("every", self.frames)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
 
     def due(self, numbers, key):
         since = np.arange(numbers.start, numbers.stop) - self.first
         place = since if self.every is None else since % self.every
-        return (since >= 0) & (place < self.frames)
+        return (since >= 0) & (True if self.frames is None else place < self.frames)
 
 
 @final

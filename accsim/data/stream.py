@@ -54,6 +54,10 @@ class Stream(ABC):
         """Names or folders of sets that some frames are taken from; the data set carries them."""
         return ()
 
+    def shifted_tests(self, dataset: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Test images under each shift of the stream, by its name: uint8[N, H, W, C], int64[N]."""
+        return {}
+
     @abstractmethod
     def batches(self, dataset: Dataset, clock: Clock, steps: int, seed: int) -> Iterator[Batch]:
         """One batch a step; waits on `clock` for frames that have not arrived."""
@@ -108,6 +112,10 @@ class SemiSupervisedStream(Stream):
         return tuple(
             name for disturbance in self.disturbances for name in disturbance.what.datasets
         )
+
+    def shifted_tests(self, dataset):
+        tests = {repr(d.what): d.what.test(dataset) for d in self.disturbances}
+        return {name: test for name, test in tests.items() if test is not None}
 
     def batches(self, dataset, clock, steps, seed):
         for disturbance in self.disturbances:

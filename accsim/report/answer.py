@@ -44,8 +44,9 @@ def check_result(result: Mapping[str, Any]) -> None:
 def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was learned, how fast and at what cost: (subject, sentence), five of them.
 
-    Where `result["gate"]` has frames that are not clean, a sixth tells what the confidence
-    threshold let through.
+    Where `result["gate"]` has frames that are not clean, another tells what the confidence
+    threshold let through; where `result["accuracy"]["shifted"]` names shifts of the stream, one
+    tells the accuracy on test images that are shifted in the same way.
 
     `result["cost"]` counts the whole run: `seconds` is simulated time with the waits for frames,
     `cycles` the machine's. Where it holds the optional `ddr_peak_bytes_per_second` the share of
@@ -54,7 +55,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     check_result(result)
     cost = result["cost"]
     steps = max(result["workload"]["steps"], 1)
-    gate = result.get("gate", {})
+    gate, shifts = result.get("gate", {}), result["accuracy"].get("shifted", {})
     return [
         ("Learned", learned(result["accuracy"])),
         (
@@ -71,6 +72,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("DDR", ddr(cost)),
         *([("Gate", let_through(gate))] if set(gate) - {"clean"} else []),
+        *([("Shifted", stood(shifts))] if shifts else []),
     ]
 
 
@@ -81,6 +83,14 @@ def learned(accuracy: Mapping[str, Any]) -> str:
     if accuracy["teacher"] is not None:
         sentence += f", its teacher {percent(accuracy['teacher'])}"
     return sentence
+
+
+def stood(shifts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Test accuracy under each shift of the stream."""
+    return "; ".join(
+        f"under {name} {learned({'teacher': None, **accuracy})}"
+        for name, accuracy in shifts.items()
+    )
 
 
 def let_through(gate: Mapping[str, Mapping[str, int]]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from accsim.data.base import Dataset
 from accsim.data.corruption import (
     NORMAL,
     Brightness,
@@ -187,6 +188,18 @@ def test_a_corrupted_frame_is_told_unless_it_was_worse(images):
     _, told = Fog(1).apply(images, kinds, np.array([3, 4]), 9, None)
     assert told.tolist() == [FrameKind.CORRUPTED, FrameKind.OUT_OF_DISTRIBUTION]
     assert told.dtype == np.int8
+
+
+@pytest.mark.parametrize("kind", [Fog, GaussianNoise])
+def test_test_images_are_corrupted_each_with_its_own_key(kind, monkeypatch):
+    monkeypatch.setattr("accsim.data.corruption.CHUNK", 3)
+    images = np.full((7, 8, 8, 3), 100, np.uint8)
+    labels = np.arange(7) % 2
+    clean = Dataset("even", "made", False, ("a", "b"), images, labels, images, labels)
+    corrupted, same_labels = kind(2).test(clean)
+    assert np.array_equal(corrupted, kind(2).corrupt(images, range(7)))
+    assert len({image.tobytes() for image in corrupted}) == 7
+    assert same_labels is labels
 
 
 @pytest.mark.parametrize("severity", [0, 6, 2.0, "3"])

@@ -78,6 +78,7 @@ def test_a_stretch_comes_once_or_again_and_again():
     again = During(2, 3, every=5).due(range(12), key=0)
     assert np.flatnonzero(again).tolist() == [2, 3, 4, 7, 8, 9]
     assert During(2, 3, every=5).due(range(7, 11), key=0).tolist() == [True, True, True, False]
+    assert During(2).due(range(1, 5), key=0).tolist() == [False, True, True, True]
 
 
 def test_only_the_frames_that_are_due_change():
@@ -101,6 +102,7 @@ def test_only_the_frames_that_are_due_change():
         (lambda: During(-1, 5), "first must be at least 0, not -1"),
         (lambda: During(0, 0), "frames must be at least 1, not 0"),
         (lambda: During(0, 10, every=9), "every must be at least 10, not 9"),
+        (lambda: During(0, every=9), "every must be None for a stretch without end, not 9"),
         (
             lambda: Disturbance("fog", AtRandom(0.5)),
             "what of a disturbance must be a Change object, not 'fog'",

@@ -77,6 +77,15 @@ def test_another_domain_is_told_even_where_a_corrupted_frame_stood():
     assert told.tolist() == [FrameKind.OTHER_DOMAIN]
 
 
+def test_another_domain_is_tested_on_its_own_test_images():
+    other = dataset("other", (4, 4, 1), classes="ab", images=7)
+    ours = dataset("ours", (8, 8, 3), others={"other": other})
+    images, labels = OtherDomain("other").test(ours)
+    assert np.array_equal(images, fit(other.test_images, (8, 8, 3)))
+    assert np.array_equal(labels, other.test_labels)
+    assert OutOfDistribution("other").test(ours) is None
+
+
 @pytest.mark.parametrize(
     ("change", "others", "message"),
     [

@@ -57,6 +57,18 @@ def test_what_the_gate_let_through_is_told_where_frames_were_bad(run):
     )
 
 
+def test_the_accuracy_under_each_shift_is_told(run):
+    result = copy.deepcopy(run.result)
+    result["accuracy"]["shifted"] = {
+        "Fog(severity=4)": {"student": 0.5, "teacher": 0.625, "test_images": 1000},
+        "Contrast(severity=1)": {"student": 0.25, "test_images": 1000},
+    }
+    assert dict(answer(result))["Shifted"] == (
+        "under Fog(severity=4) the student gets 50.0% of the 1,000 test images right, its teacher "
+        "62.5%; under Contrast(severity=1) the student gets 25.0% of the 1,000 test images right"
+    )
+
+
 def test_a_missing_key_is_named(run):
     result = copy.deepcopy(run.result)
     del result["cost"]["macs"], result["seed"]
