@@ -143,7 +143,8 @@ def _multiply_in_l1(left, offsets, right, tile, steps, times):
             1,
             steps,
             tile.ctypes.data,
-            1,
+            2 * LANES * WORD,
+            tile.ctypes.data,
         )
 
 

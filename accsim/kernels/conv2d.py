@@ -25,9 +25,8 @@ from accsim.kernels.gemm import (
     ROWS,
     SUM_LIMIT,
     WORD,
-    multiply_narrow_tile,
-    multiply_wide_tile,
-    round_vectors,
+    multiply_tile,
+    round_tile,
 )
 from accsim.kernels.operands import (
     HIGH_BITS,
@@ -40,7 +39,7 @@ from accsim.kernels.operands import (
 )
 
 PARTS = 8  # of the pixels of a pointwise product; fixed, whatever the threads
-BLOCK_PIXELS = 64  # outputs that go through a panel of weights before the next is loaded
+BLOCK_PIXELS = 64
 CHANNEL_BLOCK = 16  # channels of the input whose weight gradients are summed together
 RUN_PIXELS = 96  # pixels of a run of which both operands stay in the first-level cache
 LEAST_AT_ONCE = 32  # products of one 32-bit sum below which the right operand is split
@@ -60,6 +59,7 @@ def plan_sums(
     right_limit: int,
     accumulator_bits: int,
     right_norm: int | None = None,
+    room: int = 0,
 ) -> Sums:
     """Bounds from the shape: which sums are exact in 32 bits, and whether the accumulator wraps.
 
@@ -69,10 +69,11 @@ def plan_sums(
     left_limit, right_limit : largest magnitudes of the operands
     accumulator_bits : width of the modelled accumulator, 2 to 64; it wraps in two's complement
     right_norm : largest sum of magnitudes of right operands in one sum, where it is known
+    room : what rounding adds to a sum at most
     """
     bound = left_limit * (products * right_limit if right_norm is None else right_norm)
     wrap_bits = 0 if bound.bit_length() < accumulator_bits else accumulator_bits
-    if bound <= SUM_LIMIT and not wrap_bits:
+    if bound + room <= SUM_LIMIT and not wrap_bits:
         return Sums(1, 0, 0)
     if max(left_limit, right_limit) <= limit_of(8):
         left_limit += BYTE_OFFSET  # as bytes are stored
@@ -189,27 +190,28 @@ def _convolve(
     )
     group_inputs = x.shape[3] // groups
     terms = weights.shape[0] ** 2 * group_inputs
-    sums = plan_sums(terms, *limits, accumulator_bits)
+    room = 1 << (shift if finer is None else shift + int(finer.max()))
+    sums = plan_sums(terms, *limits, accumulator_bits, room=room)
     if sums.at_once:  # the weights are rarely all at their largest
         norm = largest_norm(weights, flipped, groups)
-        sums = plan_sums(terms, *limits, accumulator_bits, norm)
+        sums = plan_sums(terms, *limits, accumulator_bits, norm, room)
     group = WORD // weights.itemsize
     channels = _round_up(x.shape[3], group)
     padded = pad_map(x, carrier(bytes_), *borders, dilation, channels)
     lanes = _lanes(shape[3] // groups)
-    packed, starts, corrections = pack(weights, flipped, groups, sums.planes, channels, lanes)
-    fine = np.zeros(corrections.shape[2], np.int32)
+    packed, starts, first_sums = pack(weights, flipped, groups, sums.planes, channels, lanes)
+    fine = np.zeros(first_sums.shape[2], np.int32)
     if finer is not None:
         fine[: len(finer)] = finer
     y = np.empty((images, rows, columns, shape[3]), np.int8 if limit <= 127 else np.int16)
     rest = stride, shift + fine, key, limit, y
     if sums.at_once:
         steps = max(1, sums.at_once // group)
-        whole = corrections[0, -1]
+        whole = first_sums[0, -1]
         largest, seen = convolve_exact(padded, packed, starts, whole, *rest, steps, sums.wrap_bits)
     else:
         inside = borders[0], borders[0] + (x.shape[1] - 1) * dilation + 1
-        largest, seen = convolve(padded, packed, starts, corrections, inside, *rest)
+        largest, seen = convolve(padded, packed, starts, first_sums, inside, *rest)
     return Product(y.reshape(shape), *_overall(largest, fine, seen))
 
 
@@ -280,13 +282,13 @@ def largest_norm(weights, flipped, groups) -> int:
 
 
 @njit(cache=True, parallel=True)
-def convolve(padded, packed, starts, corrections, inside, stride, shifts, key, limit, y):
+def convolve(padded, packed, starts, first_sums, inside, stride, shifts, key, limit, y):
     """Convolution of a padded map whose sums fit 32 bits, rounded and saturated into `y`.
 
     Parameters
     ----------
     padded : uint8 or int16 [N, H, W, C], see `operands.pad_map`
-    packed, starts, corrections : see `operands.pack`; one plane
+    packed, starts, first_sums : see `operands.pack`; one plane
     inside : first row of `padded` that is no border, and the first that is again
     stride : step of the window
     shifts : int32[K rounded up], the right shift of every output
@@ -306,14 +308,14 @@ def convolve(padded, packed, starts, corrections, inside, stride, shifts, key, l
             padded[n],
             packed[0],
             starts,
-            corrections,
+            first_sums,
             inside,
             stride,
             shifts,
             key,
-            n * y[n].size,
             limit,
-            y[n],
+            n,
+            y,
             largest[n],
         )
     return largest, seen
@@ -321,70 +323,100 @@ def convolve(padded, packed, starts, corrections, inside, stride, shifts, key, l
 
 @njit(cache=True)
 def _convolve_image(
-    padded,
-    packed,
-    starts,
-    corrections,
-    inside,
-    stride,
-    shifts,
-    key,
-    first_index,
-    limit,
-    y,
-    largest,
+    padded, packed, starts, first_sums, inside, stride, shifts, key, limit, image, y, largest
 ):
-    """One image of `convolve`; outputs clipped.
+    """Image number `image` of `convolve`; outputs clipped.
 
     Rows of taps that lie in the border for all pixels of a tile are left out.
     """
     _, width, channels = padded.shape
     tiles, kernel_rows, kernel_columns, groups, lanes = packed.shape
-    rows, columns, outputs = y.shape
+    _, rows, columns, outputs = y.shape
     pixels = rows * columns
     pixel_bytes = channels * padded.itemsize
-    flat = y.reshape(pixels, outputs)
+    flat = y.reshape(-1, outputs)
     taps, inner = _taps(kernel_rows, kernel_columns, groups, width, pixel_bytes)
     taps_in_row = len(taps) // kernel_rows
     row_panel = taps_in_row * inner * lanes * WORD
     tile = np.empty((ROWS, lanes), np.int32)
-    clipped = np.zeros(lanes, np.int32)
+    seen = _aligned_zeros(3 * tiles * lanes).reshape(3, -1)
+    most, least, clipped = seen[0], seen[1], seen[2]
     row_bytes, column_bytes = width * stride * pixel_bytes, stride * pixel_bytes
     offsets = _window_offsets(rows, columns, row_bytes, column_bytes)
+    met = _rows_met(pixels, columns, stride, inside, kernel_rows)
     for block in range(0, pixels, BLOCK_PIXELS):
         for t in range(tiles):
+            lane = t * lanes
             for first in range(block, min(block + BLOCK_PIXELS, pixels), ROWS):
-                last = min(first + ROWS, pixels) - 1
-                begin = min(max(inside[0] - last // columns * stride, 0), kernel_rows - 1)
-                end = max(min(inside[1] - first // columns * stride, kernel_rows), begin + 1)
-                _multiply(
-                    lanes,
-                    padded,
-                    starts[t] * padded.itemsize,
-                    offsets.ctypes.data + 8 * first,
-                    WORD,
-                    taps.ctypes.data + 8 * begin * taps_in_row,
-                    packed.ctypes.data + (t * kernel_rows + begin) * row_panel,
-                    lanes * WORD,
-                    (end - begin) * taps_in_row,
-                    inner,
-                    tile.ctypes.data,
-                    0,
-                )
-                _round_tile(
-                    tile,
-                    corrections[begin, end],
-                    t * lanes,
-                    first,
-                    shifts,
-                    key,
-                    first_index,
-                    limit,
-                    flat,
-                    largest,
-                    clipped,
-                )
+                begin, end = met[first // np.int64(ROWS), 0], met[first // np.int64(ROWS), 1]
+                sums_row = (begin * len(first_sums) + end) * tiles * lanes + lane
+                used = min(ROWS, pixels - first)
+                if key >= HALF_UP and lane + lanes <= outputs:
+                    round_tile(
+                        lanes,
+                        padded,
+                        starts[t] * padded.itemsize,
+                        offsets.ctypes.data + 8 * first,
+                        WORD,
+                        taps.ctypes.data + 8 * begin * taps_in_row,
+                        packed.ctypes.data + (t * kernel_rows + begin) * row_panel,
+                        lanes * WORD,
+                        (end - begin) * taps_in_row,
+                        inner,
+                        first_sums.ctypes.data + sums_row * WORD,
+                        used,
+                        key,
+                        shifts.ctypes.data + lane * WORD,
+                        limit,
+                        most.ctypes.data + lane * WORD,
+                        least.ctypes.data + lane * WORD,
+                        clipped.ctypes.data + lane * WORD,
+                        flat,
+                        (image * pixels + first) * outputs + lane,
+                        outputs,
+                    )
+                else:  # other roundings, and tiles that are not whole
+                    multiply_tile(
+                        lanes,
+                        padded,
+                        starts[t] * padded.itemsize,
+                        offsets.ctypes.data + 8 * first,
+                        WORD,
+                        taps.ctypes.data + 8 * begin * taps_in_row,
+                        packed.ctypes.data + (t * kernel_rows + begin) * row_panel,
+                        lanes * WORD,
+                        (end - begin) * taps_in_row,
+                        inner,
+                        first_sums.ctypes.data + sums_row * WORD,
+                        0,
+                        tile.ctypes.data,
+                    )
+                    row = image * pixels + first
+                    _round_codes(tile[:used], lane, row, shifts, key, limit, flat, most, clipped)
+    for k in range(len(most)):
+        largest[k] = max(most[k], -least[k])
     return clipped.sum()
+
+
+@njit(cache=True)
+def _aligned_zeros(count):
+    """int32 zeros at the begin of a cache line, so that no vector of them lies in two."""
+    words = np.zeros(count + LANES, np.int32)
+    skipped = -(words.ctypes.data // WORD) % LANES
+    return words[skipped : skipped + count]
+
+
+@njit(cache=True)
+def _rows_met(pixels, columns, stride, inside, kernel_rows):
+    """Rows of taps that any pixel of a tile meets: the first, and the last + 1, of every tile."""
+    met = np.empty(((pixels + ROWS - 1) // ROWS, 2), np.int64)
+    for tile in range(len(met)):
+        first = tile * ROWS
+        last = min(first + ROWS, pixels) - 1
+        begin = min(max(inside[0] - last // columns * stride, 0), kernel_rows - 1)
+        met[tile, 0] = begin
+        met[tile, 1] = max(min(inside[1] - first // columns * stride, kernel_rows), begin + 1)
+    return met
 
 
 @njit(cache=True)
@@ -413,98 +445,26 @@ def _window_offsets(rows, columns, row_bytes, column_bytes):
     return offsets
 
 
-@njit(cache=True, inline="always")
-def _multiply(
-    lanes,
-    left,
-    start,
-    offsets,
-    left_step,
-    starts,
-    right,
-    right_step,
-    outer_count,
-    inner_count,
-    tile,
-    add,
-):
-    """`gemm.multiply_narrow_tile` or its wide twin."""
-    if lanes == LANES:
-        multiply_narrow_tile(
-            left,
-            start,
-            offsets,
-            left_step,
-            starts,
-            right,
-            right_step,
-            outer_count,
-            inner_count,
-            tile,
-            add,
-        )
-    else:
-        multiply_wide_tile(
-            left,
-            start,
-            offsets,
-            left_step,
-            starts,
-            right,
-            right_step,
-            outer_count,
-            inner_count,
-            tile,
-            add,
-        )
-
-
-@njit(cache=True, forceinline=True)
-def _round_tile(
-    tile, corrections, start, first, shifts, key, first_index, limit, flat, largest, clipped
-):
+@njit(cache=True)
+def _round_codes(tile, start, first, shifts, key, limit, flat, largest, clipped):
     """Round a tile's sums into pixels `first`... and outputs `start`... of `flat`; and count."""
-    pixels, outputs = flat.shape
-    lanes = tile.shape[1]
-    used = min(lanes, outputs - start)
-    rows = min(ROWS, pixels - first)
-    index = first * outputs + start  # of the first result in its image
-    done = 0
-    while key >= HALF_UP and done + LANES <= used:  # the other roundings go one by one
-        round_vectors(
-            rows,
-            tile.ctypes.data + done * WORD,
-            lanes * WORD,
-            corrections.ctypes.data + (start + done) * WORD,
-            first_index + index + done,
-            key,
-            shifts.ctypes.data + (start + done) * WORD,
-            limit,
-            largest.ctypes.data + (start + done) * WORD,
-            clipped.ctypes.data + done * WORD,
-            flat,
-            index + done,
-            outputs,
-        )
-        done += LANES
-    for m in range(rows):
-        counter = first_index + index + m * outputs
-        for k in range(done, used):
-            total = np.int32(tile[m, k] - corrections[start + k])
+    outputs = flat.shape[1]
+    for m in range(len(tile)):
+        counter = (first + m) * outputs + start
+        for k in range(min(tile.shape[1], outputs - start)):
+            total = tile[m, k]
             largest[start + k] = max(largest[start + k], np.int32(abs(total)))
             shift = np.int32(shifts[start + k])
             noise = noise32(total, key, np.uint32((counter + k) & 0xFFFFFFFF), shift)
-            fraction = np.int32(total & np.int32((np.int32(1) << shift) - np.int32(1)))
-            carry = np.int32(np.int32(fraction + noise) >> shift)
-            wide = np.int32(np.int32(total >> shift) + carry)
+            wide = np.int32(np.int32(total + noise) >> shift)
             narrow = saturate32(wide, np.int32(limit))
-            clipped[k] += np.int32(wide != narrow)
+            clipped[start + k] += np.int32(wide != narrow)
             flat[first + m, start + k] = narrow
 
 
 @njit(cache=True, parallel=True)
 def convolve_exact(
-    padded, packed, starts, corrections, stride, shifts, key, limit, y, steps, wrap_bits
+    padded, packed, starts, first_sums, stride, shifts, key, limit, y, steps, wrap_bits
 ):
     """`convolve` with 64-bit totals of 32-bit sums of `steps` lanes each.
 
@@ -522,6 +482,7 @@ def convolve_exact(
     seen = np.zeros((images, 2), np.int64)
     for n in prange(images):
         tile = np.empty((ROWS, lanes), np.int32)
+        nothing = np.zeros(lanes, np.int32)
         totals = np.empty((ROWS, lanes), np.int64)
         row_bytes, column_bytes = width * stride * pixel_bytes, stride * pixel_bytes
         offsets = _window_offsets(rows, columns, row_bytes, column_bytes)
@@ -535,7 +496,7 @@ def convolve_exact(
                     base = packed.ctypes.data + (plane * tiles + t) * panel
                     for tap in range(len(taps)):
                         for i in range(0, inner, steps):
-                            _multiply(
+                            multiply_tile(
                                 lanes,
                                 padded[n],
                                 starts[t] * padded.itemsize + i * WORD,
@@ -546,13 +507,14 @@ def convolve_exact(
                                 lanes * WORD,
                                 1,
                                 min(steps, inner - i),
-                                tile.ctypes.data,
+                                nothing.ctypes.data,
                                 0,
+                                tile.ctypes.data,
                             )
                             _add_plane(totals, tile, HIGH_BITS * plane)
                 _round_totals(
                     totals,
-                    corrections,
+                    first_sums,
                     t * lanes,
                     first,
                     shifts,
@@ -578,7 +540,7 @@ def _add_plane(totals, tile, left):
 @njit(cache=True)
 def _round_totals(
     totals,
-    corrections,
+    first_sums,
     start,
     first,
     shifts,
@@ -590,7 +552,7 @@ def _round_totals(
     largest,
     seen,
 ):
-    """`_round_tile` of 64-bit totals; adds outputs clipped and sums overflowed to `seen`."""
+    """`_round_codes` of 64-bit totals; adds outputs clipped and sums overflowed to `seen`."""
     pixels, outputs = flat.shape
     used = min(totals.shape[1], outputs - start)
     clipped, overflowed = 0, 0
@@ -598,7 +560,7 @@ def _round_totals(
         row = np.uint64(first + m)
         for k in range(used):
             place = np.uint64(start + k)
-            exact = totals[m, k] - corrections[place]
+            exact = totals[m, k] + first_sums[place]
             total = _wrapped(exact, wrap_bits)
             overflowed += total != exact
             largest[place] = max(largest[place], abs(total))
@@ -723,6 +685,7 @@ def _correlate_block(x, dy, starts, stride, r, kernel, steps, gradient):
     pixel = block * WORD
     sums = np.zeros((lines, lanes), gradient.dtype)
     tile = np.empty((ROWS, lanes), np.int32)
+    nothing = np.zeros(lanes, np.int32)
     offsets = np.empty(lines, np.int64)
     for line in range(lines):
         offsets[line] = min(line, kernel * block - 1) * WORD + r * width * pixel
@@ -733,7 +696,7 @@ def _correlate_block(x, dy, starts, stride, r, kernel, steps, gradient):
             for q in range(0, columns, columns_at_once):
                 right = dy[plane].ctypes.data + (p * columns + q) * lanes * WORD
                 for line in range(0, lines, ROWS):
-                    _multiply(
+                    multiply_tile(
                         lanes,
                         x,
                         q * stride * pixel,
@@ -744,8 +707,9 @@ def _correlate_block(x, dy, starts, stride, r, kernel, steps, gradient):
                         lanes * WORD,
                         min(rows_at_once, len(starts) - p),
                         min(columns_at_once, columns - q),
+                        nothing.ctypes.data if steps else sums.ctypes.data + line * lanes * WORD,
+                        0 if steps else lanes * WORD,
                         tile.ctypes.data if steps else sums.ctypes.data + line * lanes * WORD,
-                        steps == 0,
                     )
                     if steps:
                         _add_plane(sums[line : line + ROWS], tile, HIGH_BITS * plane)

@@ -11,7 +11,7 @@ takes ``128 * sum(right)`` off the result. 16-bit words are signed as they are.
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
@@ -119,7 +119,102 @@ def _dot_bytes(builder, total, left, right):
     return builder.add(total, builder.add(even, odd))
 
 
-def _tile(vectors):
+def _load(builder, address, kind=_VECTOR, align=4):
+    pointer = builder.inttoptr(address, ir.PointerType(kind))
+    return builder.load(pointer, align=align)
+
+
+def _store(builder, value, address):
+    builder.store(value, builder.inttoptr(address, ir.PointerType(_VECTOR)), align=4)
+
+
+def _offset(builder, address, count):
+    return builder.add(address, ir.Constant(_I64, count))
+
+
+def _dot_of(left):
+    """The back end's multiplication for this type of the left operand."""
+    return _dot_bytes if left.dtype == types.uint8 else _dot_words
+
+
+def _array(context, builder, signature, arguments, number):
+    """Pointer to the first element of the array that is argument `number`."""
+    return context.make_array(signature.args[number])(context, builder, arguments[number]).data
+
+
+def _accumulate(builder, dot, vectors, operands):
+    """The loops of the micro-kernel: the sums of all rows and vectors."""
+    left, row_offsets, left_step, outer_offsets, right, right_step = operands[:6]
+    outer_count, inner_count, first, first_step = operands[6:]
+    zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
+    places = [(row, vector) for row in range(ROWS) for vector in range(vectors)]
+    rows = [
+        builder.add(left, _load(builder, _offset(builder, row_offsets, 8 * row), _I64, 8))
+        for row in range(ROWS)
+    ]
+    first_sums = []
+    for row, vector in places:
+        start = builder.add(first, builder.mul(first_step, ir.Constant(_I64, row)))
+        first_sums.append(_load(builder, _offset(builder, start, WORD * LANES * vector)))
+    before = builder.block
+    outer = builder.append_basic_block("outer")
+    inner = builder.append_basic_block("inner")
+    outer_end = builder.append_basic_block("outer_end")
+    done = builder.append_basic_block("done")
+    builder.branch(outer)
+
+    builder.position_at_end(outer)
+    outer_index, outer_right = builder.phi(_I64), builder.phi(_I64)
+    outer_sums = [builder.phi(_VECTOR) for _ in places]
+    place = builder.add(outer_offsets, builder.mul(outer_index, ir.Constant(_I64, 8)))
+    outer_left = _load(builder, place, _I64, 8)
+    builder.branch(inner)
+
+    builder.position_at_end(inner)
+    inner_index, inner_left, inner_right = (builder.phi(_I64) for _ in range(3))
+    inner_sums = [builder.phi(_VECTOR) for _ in places]
+    columns = [
+        _load(builder, _offset(builder, inner_right, WORD * LANES * vector))
+        for vector in range(vectors)
+    ]
+    words = [_load(builder, builder.add(row, inner_left), _I32, 1) for row in rows]
+    sums = [
+        dot(builder, total, words[row], columns[vector])
+        for (row, vector), total in zip(places, inner_sums, strict=True)
+    ]
+    next_index = builder.add(inner_index, one)
+    next_left = builder.add(inner_left, left_step)
+    next_right = builder.add(inner_right, right_step)
+    more = builder.icmp_signed("<", next_index, inner_count)
+    inner_end = builder.block
+    builder.cbranch(more, inner, outer_end)
+
+    builder.position_at_end(outer_end)
+    next_outer = builder.add(outer_index, one)
+    more = builder.icmp_signed("<", next_outer, outer_count)
+    builder.cbranch(more, outer, done)
+
+    for phi, entering, again in [
+        (outer_index, zero, next_outer),
+        (outer_right, right, next_right),
+        *zip(outer_sums, first_sums, sums, strict=True),
+    ]:
+        phi.add_incoming(entering, before)
+        phi.add_incoming(again, outer_end)
+    for phi, entering, again in [
+        (inner_index, zero, next_index),
+        (inner_left, outer_left, next_left),
+        (inner_right, outer_right, next_right),
+        *zip(inner_sums, outer_sums, sums, strict=True),
+    ]:
+        phi.add_incoming(entering, outer)
+        phi.add_incoming(again, inner_end)
+
+    builder.position_at_end(done)
+    return sums
+
+
+def _multiply(vectors):
     """The micro-kernel for tiles of `vectors` x 16 columns."""
 
     def multiply_tile(
@@ -133,12 +228,13 @@ def _tile(vectors):
         right_step,
         outer_count,
         inner_count,
+        first,
+        first_step,
         tile,
-        add,
     ):
-        """Write (or, if `add`, accumulate) one tile of products.
+        """Write one tile of products, added to what each row begins with.
 
-        ``tile[row, lane] (+)= sum over o, i, j of
+        ``tile[row, lane] = first[row * first_step + 4 * lane] + sum over o, i, j of
         left[start + row_offsets[row] + outer_offsets[o] + i * left_step + j]
         * right[(o * inner_count + i) * right_step + 4 * lane + j]``
 
@@ -148,98 +244,19 @@ def _tile(vectors):
         ----------
         left : array of uint8 (bytes, + 128) or int16, contiguous
         row_offsets, outer_offsets : addresses of int64[8] and int64[outer_count]
-        right, tile : addresses of int8 or int16 operands and of int32[8, 16 * vectors]
-        start, left_step, right_step, outer_count, inner_count, add : int64
+        right : address of int8 or int16 operands
+        first, tile : addresses of int32[16 * vectors] and int32[8, 16 * vectors]; may be the same
+        start, left_step, right_step, outer_count, inner_count, first_step : int64
         """
-        signature = types.void(left, *([types.int64] * 10))
-        dot = _dot_bytes if left.dtype == types.uint8 else _dot_words
+        signature = types.void(left, *([types.int64] * 11))
+        dot = _dot_of(left)
 
         def generate(context, builder, signature, arguments):
-            array = context.make_array(signature.args[0])(context, builder, arguments[0])
-            start, row_offsets, left_step, outer_offsets, right, right_step = arguments[1:7]
-            outer_count, inner_count, tile, add = arguments[7:]
-            left = builder.add(builder.ptrtoint(array.data, _I64), start)
-            zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
-            places = [(row, vector) for row in range(ROWS) for vector in range(vectors)]
-
-            def pointer(address, kind):
-                return builder.inttoptr(address, ir.PointerType(kind))
-
-            def load(address, kind, align):
-                return builder.load(pointer(address, kind), align=align)
-
-            def offset(address, count):
-                return builder.add(address, ir.Constant(_I64, count))
-
-            def place_in_tile(row, vector):
-                return offset(tile, WORD * LANES * (row * vectors + vector))
-
-            rows = [
-                builder.add(left, load(offset(row_offsets, 8 * row), _I64, 8))
-                for row in range(ROWS)
-            ]
-            keep = builder.icmp_signed("!=", add, zero)
-            nothing = ir.Constant(_VECTOR, None)
-            first_sums = [
-                builder.select(keep, load(place_in_tile(*place), _VECTOR, 4), nothing)
-                for place in places
-            ]
-            before = builder.block
-            outer = builder.append_basic_block("outer")
-            inner = builder.append_basic_block("inner")
-            outer_end = builder.append_basic_block("outer_end")
-            done = builder.append_basic_block("done")
-            builder.branch(outer)
-
-            builder.position_at_end(outer)
-            outer_index, outer_right = builder.phi(_I64), builder.phi(_I64)
-            outer_sums = [builder.phi(_VECTOR) for _ in places]
-            place = builder.add(outer_offsets, builder.mul(outer_index, ir.Constant(_I64, 8)))
-            outer_left = load(place, _I64, 8)
-            builder.branch(inner)
-
-            builder.position_at_end(inner)
-            inner_index, inner_left, inner_right = (builder.phi(_I64) for _ in range(3))
-            inner_sums = [builder.phi(_VECTOR) for _ in places]
-            columns = [
-                load(offset(inner_right, WORD * LANES * vector), _VECTOR, 4)
-                for vector in range(vectors)
-            ]
-            words = [load(builder.add(row, inner_left), _I32, 1) for row in rows]
-            sums = [
-                dot(builder, total, words[row], columns[vector])
-                for (row, vector), total in zip(places, inner_sums, strict=True)
-            ]
-            next_index = builder.add(inner_index, one)
-            next_left = builder.add(inner_left, left_step)
-            next_right = builder.add(inner_right, right_step)
-            more = builder.icmp_signed("<", next_index, inner_count)
-            builder.cbranch(more, inner, outer_end)
-
-            builder.position_at_end(outer_end)
-            next_outer = builder.add(outer_index, one)
-            more = builder.icmp_signed("<", next_outer, outer_count)
-            builder.cbranch(more, outer, done)
-
-            for phi, entering, again in [
-                (outer_index, zero, next_outer),
-                (outer_right, right, next_right),
-                *zip(outer_sums, first_sums, sums, strict=True),
-            ]:
-                phi.add_incoming(entering, before)
-                phi.add_incoming(again, outer_end)
-            for phi, entering, again in [
-                (inner_index, zero, next_index),
-                (inner_left, outer_left, next_left),
-                (inner_right, outer_right, next_right),
-                *zip(inner_sums, outer_sums, sums, strict=True),
-            ]:
-                phi.add_incoming(entering, outer)
-                phi.add_incoming(again, inner)
-
-            builder.position_at_end(done)
-            for place, total in zip(places, sums, strict=True):
-                builder.store(total, pointer(place_in_tile(*place), _VECTOR), align=4)
+            left = builder.ptrtoint(_array(context, builder, signature, arguments, 0), _I64)
+            operands = builder.add(left, arguments[1]), *arguments[2:11]
+            sums = _accumulate(builder, dot, vectors, operands)
+            for number, total in enumerate(sums):
+                _store(builder, total, _offset(builder, arguments[11], WORD * LANES * number))
             return context.get_dummy_value()
 
         return signature, generate
@@ -247,119 +264,279 @@ def _tile(vectors):
     return multiply_tile
 
 
-multiply_narrow_tile = intrinsic(_tile(vectors=1))
-multiply_wide_tile = intrinsic(_tile(vectors=2))
+_multiply_narrow_tile = intrinsic(_multiply(vectors=1))
+multiply_wide_tile = intrinsic(_multiply(vectors=2))
 
 
-@intrinsic
-def round_vectors(
-    typing,
+def _round(vectors):
+    """The micro-kernel for tiles of `vectors` x 16 columns that it rounds itself."""
+
+    def round_tile(
+        typing,
+        left,
+        start,
+        row_offsets,
+        left_step,
+        outer_offsets,
+        right,
+        right_step,
+        outer_count,
+        inner_count,
+        first,
+        rows,
+        key,
+        shifts,
+        limit,
+        most,
+        least,
+        clipped,
+        out,
+        place,
+        step,
+    ):
+        """Round a tile of products and store its first `rows` in ``out`` from element `place` on.
+
+        ``out = saturate(round(sums, shifts), limit)``: half up where key < 0, else stochastic, as
+        `fixed_point.noise32` rounds the elements from index `place` on. The sums never leave the
+        registers.
+
+        Parameters
+        ----------
+        left, ..., inner_count : as of the products without rounding, see `_multiply`
+        first : address of int32[lanes], what the sums of every row begin with; sums are so small
+            that rounding does not overflow
+        rows : int64, 1 to 8
+        shifts, most, least, clipped : addresses of int32[lanes]; the last three are updated: the
+            largest and smallest sums before the shift, and how many outputs were clipped
+        key, limit, place : int64
+        out : array of int8 or int16, contiguous
+        step : int64, elements from a row to the next
+        """
+        signature = types.void(left, *([types.int64] * 16), out, types.int64, types.int64)
+        dot = _dot_of(left)
+
+        def generate(context, builder, signature, arguments):
+            left = builder.ptrtoint(_array(context, builder, signature, arguments, 0), _I64)
+            operands = (builder.add(left, arguments[1]), *arguments[2:10], ir.Constant(_I64, 0))
+            sums = _accumulate(builder, dot, vectors, operands)
+            rows, key, shifts, limit, most, least, clipped, _, place, step = arguments[10:]
+            codes = _array(context, builder, signature, arguments, 17)
+            code = ir.VectorType(codes.type.pointee, LANES)
+            columns = range(0, LANES * vectors, LANES)
+
+            def across(address):
+                return [_load(builder, _offset(builder, address, WORD * c)) for c in columns]
+
+            def splat(scalar):
+                return _splat(builder, builder.trunc(scalar, _I32))
+
+            def choose(comparison, a, b):
+                return builder.select(builder.icmp_signed(comparison, a, b), a, b)
+
+            zero, one, top, seed = _same(0), _same(1), splat(limit), splat(key)
+            bottom, down = builder.sub(zero, top), splat(step)
+            stochastic = builder.icmp_signed(">=", key, ir.Constant(_I64, 0))
+            shifts = across(shifts)
+            halves = [builder.lshr(builder.shl(one, shift), one) for shift in shifts]
+            numbers = [
+                ir.Constant(_VECTOR, [ir.Constant(_I32, column + n) for n in range(LANES)])
+                for column in columns
+            ]
+            seen = most, least, clipped
+            counters = [builder.add(splat(place), number) for number in numbers]
+            state = [across(address) for address in seen]
+            done = builder.append_basic_block("done")
+            ends = []
+            for row in range(ROWS):
+                start = builder.add(place, builder.mul(step, ir.Constant(_I64, row)))
+                entered = builder.block
+                with builder.if_then(stochastic):
+                    drawn = []
+                    for counter, shift in zip(counters, shifts, strict=True):
+                        random = builder.xor(counter, seed)
+                        for drop, factor in zip(HASH_SHIFTS, (*HASH_FACTORS, 1), strict=True):
+                            random = builder.xor(random, builder.lshr(random, _same(drop)))
+                            random = builder.mul(random, _same(factor))
+                        pair = [zero, random, shift]
+                        drawn.append(_call(builder, "llvm.fshl.v16i32", _VECTOR, pair))
+                    inside = builder.block
+                noises = [builder.phi(_VECTOR) for _ in columns]
+                for noise, half, random in zip(noises, halves, drawn, strict=True):
+                    noise.add_incoming(half, entered)
+                    noise.add_incoming(random, inside)
+                counters = [builder.add(counter, down) for counter in counters]
+                most, least, clipped = state
+                state = [[], [], []]
+                for i in range(vectors):
+                    total = sums[row * vectors + i]
+                    wide = builder.ashr(builder.add(total, noises[i]), shifts[i])
+                    narrow = choose("<", choose(">", wide, bottom), top)
+                    target = builder.gep(codes, [builder.add(start, ir.Constant(_I64, columns[i]))])
+                    target = builder.bitcast(target, ir.PointerType(code))
+                    builder.store(builder.trunc(narrow, code), target, align=1)
+                    lost = builder.icmp_signed("!=", wide, narrow)
+                    state[0].append(choose(">", total, most[i]))
+                    state[1].append(choose("<", total, least[i]))
+                    state[2].append(builder.select(lost, builder.add(clipped[i], one), clipped[i]))
+                ends.append((builder.block, state))
+                if row + 1 < ROWS:
+                    following = builder.append_basic_block("row")
+                    more = builder.icmp_signed(">", rows, ir.Constant(_I64, row + 1))
+                    builder.cbranch(more, following, done)
+                    builder.position_at_end(following)
+            builder.branch(done)
+
+            builder.position_at_end(done)
+            last = [[builder.phi(_VECTOR) for _ in columns] for _ in seen]
+            for address, phis, part in zip(seen, last, range(len(seen)), strict=True):
+                for i, column in enumerate(columns):
+                    for block, values in ends:
+                        phis[i].add_incoming(values[part][i], block)
+                    _store(builder, phis[i], _offset(builder, address, WORD * column))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return round_tile
+
+
+_round_narrow_tile = intrinsic(_round(vectors=1))
+_round_wide_tile = intrinsic(_round(vectors=2))
+
+
+@njit(cache=True, inline="always")
+def multiply_tile(
+    lanes,
+    left,
+    start,
+    row_offsets,
+    left_step,
+    outer_offsets,
+    right,
+    right_step,
+    outer_count,
+    inner_count,
+    first,
+    first_step,
+    tile,
+):
+    """A tile of `lanes` columns, 16 or 32, as `_multiply` says."""
+    if lanes == LANES:
+        _multiply_narrow_tile(
+            left,
+            start,
+            row_offsets,
+            left_step,
+            outer_offsets,
+            right,
+            right_step,
+            outer_count,
+            inner_count,
+            first,
+            first_step,
+            tile,
+        )
+    else:
+        multiply_wide_tile(
+            left,
+            start,
+            row_offsets,
+            left_step,
+            outer_offsets,
+            right,
+            right_step,
+            outer_count,
+            inner_count,
+            first,
+            first_step,
+            tile,
+        )
+
+
+@njit(cache=True, inline="always")
+def round_tile(
+    lanes,
+    left,
+    start,
+    row_offsets,
+    left_step,
+    outer_offsets,
+    right,
+    right_step,
+    outer_count,
+    inner_count,
+    first,
     rows,
-    sums,
-    sums_step,
-    corrections,
-    counter,
     key,
     shifts,
     limit,
-    largest,
+    most,
+    least,
     clipped,
     out,
     place,
-    out_step,
+    step,
 ):
-    """Round 16 sums of each of `rows` pixels and store them in ``out`` from element `place` on.
+    """A tile of `lanes` columns, 16 or 32, as `_round` says."""
+    if lanes == LANES:
+        _round_narrow_tile(
+            left,
+            start,
+            row_offsets,
+            left_step,
+            outer_offsets,
+            right,
+            right_step,
+            outer_count,
+            inner_count,
+            first,
+            rows,
+            key,
+            shifts,
+            limit,
+            most,
+            least,
+            clipped,
+            out,
+            place,
+            step,
+        )
+    else:
+        _round_wide_tile(
+            left,
+            start,
+            row_offsets,
+            left_step,
+            outer_offsets,
+            right,
+            right_step,
+            outer_count,
+            inner_count,
+            first,
+            rows,
+            key,
+            shifts,
+            limit,
+            most,
+            least,
+            clipped,
+            out,
+            place,
+            step,
+        )
 
-    ``out = saturate(round(sums - corrections, shifts), limit)``: half up where key < 0, else
-    stochastic, as `fixed_point.noise32` rounds the elements from index `counter` on.
 
-    Parameters
-    ----------
-    rows : int64, at least 1
-    sums, corrections, shifts, largest, clipped : addresses of int32[16]; the last two are updated:
-        the largest magnitudes before the shift, and how many outputs were clipped
-    sums_step : int64, bytes from a pixel's sums to the next pixel's
-    counter, key, limit, place : int64
-    out : array of int8 or int16, contiguous
-    out_step : int64, elements from a pixel to the next, in `out` and of `counter`
-    """
-    signature = types.void(*([types.int64] * 10), out, types.int64, types.int64)
-
-    def generate(context, builder, signature, arguments):
-        rows, sums, sums_step, corrections, counter, key, shifts, limit = arguments[:8]
-        largest, clipped, _, place, out_step = arguments[8:]
-        codes = context.make_array(signature.args[10])(context, builder, arguments[10])
-        lane_numbers = ir.Constant(_VECTOR, [ir.Constant(_I32, n) for n in range(LANES)])
-
-        def load(address):
-            pointer = builder.inttoptr(address, ir.PointerType(_VECTOR))
-            return builder.load(pointer, align=4)
-
-        def store(value, address):
-            builder.store(value, builder.inttoptr(address, ir.PointerType(_VECTOR)), align=4)
-
-        def splat(scalar):
-            return _splat(builder, builder.trunc(scalar, _I32))
-
-        def choose(comparison, a, b):
-            return builder.select(builder.icmp_signed(comparison, a, b), a, b)
-
-        shifts, corrections = load(shifts), load(corrections)
-        zero, one, top, seed = _same(0), _same(1), splat(limit), splat(key)
-        unit = builder.shl(one, shifts)
-        half, mask = builder.ashr(unit, one), builder.sub(unit, one)
-        before = builder.block
-        seen = load(largest), load(clipped)
-        stochastic = builder.icmp_signed(">=", key, ir.Constant(_I64, 0))
-        row_block = builder.append_basic_block("row")
-        done = builder.append_basic_block("done")
-        builder.branch(row_block)
-
-        builder.position_at_end(row_block)
-        row = builder.phi(_I64)
-        kept = [builder.phi(_VECTOR) for _ in seen]
-        total = load(builder.add(sums, builder.mul(row, sums_step)))
-        total = builder.sub(total, corrections)
-        moved = builder.mul(row, out_step)
-        entered = builder.block
-        with builder.if_then(stochastic):
-            random = builder.add(splat(builder.add(counter, moved)), lane_numbers)
-            random = builder.xor(random, seed)
-            for shift, factor in zip(HASH_SHIFTS, (*HASH_FACTORS, 1), strict=True):
-                random = builder.xor(random, builder.lshr(random, _same(shift)))
-                random = builder.mul(random, _same(factor))
-            drawn = builder.lshr(builder.lshr(random, one), builder.sub(_same(31), shifts))
-            inside = builder.block
-        noise = builder.phi(_VECTOR)
-        noise.add_incoming(half, entered)
-        noise.add_incoming(drawn, inside)
-        carry = builder.ashr(builder.add(builder.and_(total, mask), noise), shifts)
-        wide = builder.add(builder.ashr(total, shifts), carry)
-        narrow = choose("<", choose(">", wide, builder.sub(zero, top)), top)
-        lost = builder.zext(builder.icmp_signed("!=", wide, narrow), _VECTOR)
-        size = choose(">", total, builder.sub(zero, total))
-        updated = choose(">", size, kept[0]), builder.add(lost, kept[1])
-        code = ir.VectorType(codes.data.type.pointee, LANES)
-        target = builder.gep(codes.data, [builder.add(place, moved)])
-        target = builder.bitcast(target, ir.PointerType(code))
-        builder.store(builder.trunc(narrow, code), target, align=1)
-        next_row = builder.add(row, ir.Constant(_I64, 1))
-        more = builder.icmp_signed("<", next_row, rows)
-        last = builder.block
-        builder.cbranch(more, row_block, done)
-        for phi, first, again in [
-            (row, ir.Constant(_I64, 0), next_row),
-            *zip(kept, seen, updated, strict=True),
-        ]:
-            phi.add_incoming(first, before)
-            phi.add_incoming(again, last)
-
-        builder.position_at_end(done)
-        store(updated[0], largest)
-        store(updated[1], clipped)
-        return context.get_dummy_value()
-
-    return signature, generate
+def _woven(builder, vectors):
+    """One vector with the first elements of all `vectors`, 1, 2 or 4, then the second ones ..."""
+    if len(vectors) == 1:
+        return vectors[0]
+    even, odd = (_woven(builder, vectors[start::2]) for start in (0, 1))
+    count = even.type.count
+    order = [
+        place for pair in zip(range(count), range(count, 2 * count), strict=True) for place in pair
+    ]
+    numbers = ir.Constant(ir.VectorType(_I32, 2 * count), [ir.Constant(_I32, n) for n in order])
+    return builder.shuffle_vector(even, odd, numbers)
 
 
 @intrinsic
@@ -384,17 +561,17 @@ def interleave_vector(typing, values, first, step, offset, words, place):
             for n in (0, 4)
         )
         vector = ir.PointerType(ir.VectorType(source.type.pointee, LANES))
-        bits = target.type.pointee.width
-        offset = _splat(builder, builder.trunc(offset, _I32))
-        mask = _same((1 << bits) - 1)
-        mixed = ir.Constant(_VECTOR, None)
-        for image in range(8 * WORD // bits):
+        word = target.type.pointee
+        images = []
+        for _ in range(8 * WORD // word.width):
             loaded = builder.load(builder.bitcast(builder.gep(source, [first]), vector), align=1)
-            value = builder.and_(builder.add(builder.sext(loaded, _VECTOR), offset), mask)
-            left = _same(bits * image)
-            mixed = builder.or_(mixed, builder.shl(value, left))
+            same = source.type.pointee == word
+            images.append(loaded if same else builder.sext(loaded, ir.VectorType(word, LANES)))
             first = builder.add(first, step)
-        target = builder.bitcast(builder.gep(target, [place]), ir.PointerType(_VECTOR))
+        mixed = _woven(builder, images)
+        offset = _splat(builder, builder.trunc(offset, word), mixed.type.count)
+        mixed = builder.add(mixed, offset)
+        target = builder.bitcast(builder.gep(target, [place]), ir.PointerType(mixed.type))
         builder.store(mixed, target, align=1)
         return context.get_dummy_value()
 

@@ -7,7 +7,7 @@ side; signed bytes of a left operand get 128 added.
 import numpy as np
 from numba import njit, prange
 
-from accsim.kernels.gemm import BYTE_OFFSET, LANES, WORD, interleave_vector
+from accsim.kernels.gemm import BYTE_OFFSET, LANES, ROWS, WORD, interleave_vector, multiply_tile
 from accsim.units import ceil_div
 
 HIGH_BITS = 8  # a 16-bit right operand may be split: value = high * 2**8 + low
@@ -63,7 +63,7 @@ def _pad_image(x, offset, top, left, dilation, padded):
 
 
 def pack(weights, flipped, groups, planes, channels, lanes):
-    """Weights in the order in which the micro-kernel reads them, and what bytes' offsets add.
+    """Weights in the order in which the micro-kernel reads them, and what sums begin with.
 
     A tile of outputs meets the input channels of its own groups only, from `starts` on; where it
     has several groups, zeros stand between channels and outputs that do not belong together.
@@ -82,36 +82,67 @@ def pack(weights, flipped, groups, planes, channels, lanes):
     packed : uint32[planes, K/lanes, R, S, B/g, lanes] of g values each, g = 4 bytes or 2 words; B
         input channels
     starts : int64[K/lanes], the first of these channels
-    corrections : int32[R + 1, R + 1, K rounded up], 128 times the sum of each output's bytes in the
-        rows of taps from the first index to before the second; 0 for words
+    first_sums : int32[R + 1, R + 1, K rounded up], what sums over the rows of taps from the first
+        index to before the second begin with: -128 times each output's bytes there; 0 for words
     """
     group = WORD // weights.itemsize
     parts = split_bytes(weights) if planes == 2 else (weights,)
     if flipped and groups == 1:
         rest = ((0, 0),) * 3 + ((0, -weights.shape[3] % group),)
         whole = [np.pad(part, rest) if rest[3][1] else part for part in parts]
-        packed = [_pack_flipped(part, part.view(np.uint32), lanes) for part in whole]
-        starts = np.zeros(packed[0][0].shape[0], np.int64)
+        packed = [_pack_flipped(part.view(np.uint32), lanes) for part in whole]
+        starts = np.zeros(len(packed[0]), np.int64)
     else:
         whole = [_flipped(part, groups) if flipped else part for part in parts]
         starts, block = _blocks(whole[0], groups, channels, lanes)
         packed = [_pack(part, groups, starts, block // group, lanes) for part in whole]
-    corrections = _between_rows(packed[0][1], weights.shape[0])
-    return stacked([part for part, _ in packed]), starts, corrections
+    first_sums = _between_rows(packed[0], weights.itemsize == 1)
+    return stacked(packed), starts, first_sums
 
 
 @njit(cache=True)
-def _between_rows(sums, height):
-    """Sums of every range of rows of taps: [taps, K] -> [height + 1, height + 1, K]."""
-    width = len(sums) // height
-    between = np.zeros((height + 1, height + 1, sums.shape[1]), np.int32)
-    for first in range(height):
-        for last in range(first, height):
-            for k in range(sums.shape[1]):
-                total = between[first, last, k]
-                for tap in range(last * width, (last + 1) * width):
-                    total += sums[tap, k]
-                between[first, last + 1, k] = total
+def offset_sums(panels):
+    """What 128 added to the bytes of a left operand adds to its products with each panel.
+
+    uint32[n, words, lanes] of 4 bytes each -> int32[n, lanes]
+    """
+    count, words, lanes = panels.shape
+    left = np.full(WORD, BYTE_OFFSET, np.uint8)  # one word of a map that is zero everywhere
+    places, nothing = np.zeros(ROWS, np.int64), np.zeros(lanes, np.int32)
+    tile, sums = np.empty((ROWS, lanes), np.int32), np.empty((count, lanes), np.int32)
+    for n in range(count):
+        multiply_tile(
+            lanes,
+            left,
+            0,
+            places.ctypes.data,
+            0,
+            places.ctypes.data,
+            panels.ctypes.data + n * words * lanes * WORD,
+            lanes * WORD,
+            1,
+            words,
+            nothing.ctypes.data,
+            0,
+            tile.ctypes.data,
+        )
+        sums[n] = tile[0]
+    return sums
+
+
+@njit(cache=True)
+def _between_rows(packed, bytes_):
+    """What sums of every range of rows of taps begin with, see `pack`."""
+    tiles, height, width, words, lanes = packed.shape
+    between = np.zeros((height + 1, height + 1, tiles * lanes), np.int32)
+    if bytes_:
+        sums = offset_sums(packed.reshape(tiles * height, width * words, lanes))
+        for t in range(tiles):
+            outputs = slice(t * lanes, (t + 1) * lanes)
+            for last in range(height):
+                for first in range(last + 1):
+                    total = between[first, last, outputs] - sums[t * height + last]
+                    between[first, last + 1, outputs] = total
     return between
 
 
@@ -140,22 +171,28 @@ def _blocks(weights, groups, channels, lanes):
 
 @njit(cache=True, parallel=True)
 def _pack(weights, groups, starts, words, lanes):
-    """`pack` of one plane, not flipped; what every row of taps adds to the corrections."""
+    """`pack` of one plane, not flipped."""
     height, width, _inputs, outputs = weights.shape
     runs = _runs(groups, outputs, lanes)
     packed = np.zeros((len(starts), height, width, words, lanes), np.uint32)
-    sums = np.zeros((height * width, len(starts) * lanes), np.int32)
     for tap in prange(height * width):
         r, s = tap // width, tap % width
-        _pack_tap(weights[r, s], runs, starts, lanes, packed[:, r, s], sums[tap])
-    return packed, sums
+        _pack_tap(weights[r, s], runs, starts, lanes, packed[:, r, s])
+    return packed
 
 
 @njit(cache=True)
-def _pack_tap(weights, runs, starts, lanes, packed, sums):
+def _pack_tap(weights, runs, starts, lanes, packed):
     """One tap of `_pack`: [C / groups, K] -> [tiles, words, lanes]."""
-    inputs = len(weights)
+    inputs, outputs = weights.shape
     group = WORD // weights.itemsize
+    if len(runs) == 1 and inputs % group == outputs % LANES == 0:
+        for word in range(inputs // group):
+            for k in range(0, outputs, LANES):
+                target = packed[k // lanes, word].view(weights.dtype)
+                first = word * group * outputs + k
+                interleave_vector(weights, first, outputs, 0, target, k % lanes * group)
+        return
     for i in range(len(runs)):
         first, last, place = runs[i, 0], runs[i, 1], runs[i, 2] * inputs
         place -= starts[first // lanes]
@@ -164,7 +201,7 @@ def _pack_tap(weights, runs, starts, lanes, packed, sums):
             line[:] = 0
             for c in range(max(word * group, place), min((word + 1) * group, place + inputs)):
                 source = weights[c - place, first:last]
-                _pack_channel(source, 8 * weights.itemsize, c % group, line, sums[first:])
+                _pack_channel(source, 8 * weights.itemsize, c % group, line)
             done = 0
             while done < len(line):
                 tile, lane = (first + done) // lanes, (first + done) % lanes
@@ -194,52 +231,36 @@ def _runs(groups, outputs, lanes):
 
 
 @njit(cache=True)
-def _pack_channel(source, bits, place, packed, corrections):
-    """Values of one channel into their place in the words, and what their offset adds."""
+def _pack_channel(source, bits, place, packed):
+    """Values of one channel into their place in the words."""
     mask = np.uint32(0xFF if bits == 8 else 0xFFFF)
-    offset = np.int32(BYTE_OFFSET if bits == 8 else 0)
     left = np.uint32(bits * place)
     for k in range(len(packed)):
         packed[k] |= np.uint32(np.uint32(np.uint32(source[k]) & mask) << left)
-        corrections[k] = np.int32(corrections[k] + np.int32(offset * np.int32(source[k])))
 
 
 @njit(cache=True, parallel=True)
-def _pack_flipped(weights, words, lanes):
-    """`pack` of one plane of one group, flipped; `words` are the same memory, whole lanes."""
+def _pack_flipped(words, lanes):
+    """`pack` of one plane of one group, flipped: [R, S, C, K/g] -> [C/lanes, R, S, K/g, lanes]."""
     height, width, inputs, groups = words.shape
     tiles = (inputs + lanes - 1) // lanes
     packed = np.zeros((tiles, height, width, groups, lanes), np.uint32)
-    corrections = np.zeros((height, tiles * lanes), np.int32)
     for t in prange(tiles):
-        _pack_flipped_tile(weights, words, t * lanes, packed[t], corrections)
-    return packed, corrections
+        _pack_flipped_tile(words, t * lanes, packed[t])
+    return packed
 
 
 @njit(cache=True)
-def _pack_flipped_tile(weights, words, start, packed, corrections):
+def _pack_flipped_tile(words, start, packed):
     """One tile of `_pack_flipped`."""
     height, width, groups, lanes = packed.shape
     used = min(lanes, words.shape[2] - start)
     for r in range(height):
         for s in range(width):
-            r_source, s_source = height - 1 - r, width - 1 - s
-            block = words[r_source, s_source, start : start + used]
+            block = words[height - 1 - r, width - 1 - s, start : start + used]
             for g in range(groups):
                 for lane in range(used):
                     packed[r, s, g, np.uint64(lane)] = block[np.uint64(lane), g]
-            if weights.itemsize == 1:
-                for lane in range(used):
-                    row = weights[r_source, s_source, start + lane]
-                    corrections[r, start + lane] += BYTE_OFFSET * _sum(row)
-
-
-@njit(cache=True)
-def _sum(row):
-    total = np.int32(0)
-    for k in range(len(row)):
-        total = np.int32(total + np.int32(row[k]))
-    return total
 
 
 @njit(cache=True, parallel=True)
