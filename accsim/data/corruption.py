@@ -30,8 +30,8 @@ NORMAL = np.array(  # the standard normal distribution's 4,096 mid-quantiles: up
 BLUR_BITS = 16  # behind the point of a blur's weights
 BLUR_REACH = 4  # deviations that a blur reaches
 FOG_BITS = 16  # behind the point of heights
-CHUNK = 500  # test images corrupted at once
 FOG_HEIGHT = 100**2  # of the first bumps: the authors multiply 100 by a draw of -100 to 100
+CHUNK = 500  # test images corrupted at once
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ class Contrast(Corruption):
     PERCENT = (75, 50, 40, 30, 15)  # c
 
     def corrupt(self, images, keys):
-        percent, count = self.PERCENT[self.severity - 1], images.shape[1] * images.shape[2]
-        total = images.sum((1, 2), np.int64, keepdims=True)
-        return _pixels(percent * count * images.astype(np.int64) + (100 - percent) * total,
-                       100 * count)  # fmt: skip
+        percent, pixels = self.PERCENT[self.severity - 1], images.shape[1] * images.shape[2]
+        total = images.sum((1, 2), np.int64, keepdims=True)  # the mean, times `pixels`
+        own = pixels * images.astype(np.int64)
+        return _pixels(percent * own + (100 - percent) * total, 100 * pixels)
 
 
 @final

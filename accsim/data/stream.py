@@ -99,7 +99,7 @@ class SemiSupervisedStream(Stream):
             ("translate", 0),
         ):
             value = getattr(self, name)
-            if value < least:
+            if not value >= least:  # NaN neither
                 raise ValueError(f"{name} must be at least {least}, not {value}")
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"label_noise must be 0 to 1, not {self.label_noise}")

@@ -91,12 +91,24 @@ def test_an_endless_order_has_everything_once_an_epoch():
     assert some.tolist() == whole[[3, 25, 21]].tolist()
 
 
-def test_tails_that_cannot_be_had_are_refused():
-    with pytest.raises(DataError, match="labels must be enough for one of each of 3 classes at a "
-                       "labelled_imbalance of 100, not 10"):  # fmt: skip
-        draw_labelled(dataset([50, 50, 50]), 10, 100, key=1)
-    with pytest.raises(DataError, match="labels must be at most 50 for class a of noise, not 100"):
-        draw_labelled(dataset([50, 50, 50]), 111, 100, key=1)
-    with pytest.raises(DataError, match="unlabelled_imbalance must be 1 for noise, not 2: it has "
-                       "no image of class b"):  # fmt: skip
-        frame_pool(dataset([50, 0, 50]), 2, key=1)
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (
+            lambda: draw_labelled(dataset([50, 50, 50]), 10, 100, key=1),
+            "labels must be enough for one of each of 3 classes at a labelled_imbalance of 100, "
+            "not 10; ask for more labels or less imbalance",
+        ),
+        (
+            lambda: draw_labelled(dataset([50, 50, 50]), 111, 100, key=1),
+            "labels must be at most 50 for class a of noise, not 100; ask for fewer labels",
+        ),
+        (
+            lambda: frame_pool(dataset([50, 0, 50]), 2, key=1),
+            "unlabelled_imbalance must be 1 for noise, not 2: it has no image of class b to keep",
+        ),
+    ],
+)
+def test_tails_that_cannot_be_had_are_refused(draw, message):
+    with pytest.raises(DataError, match=f"^{message}$"):
+        draw()

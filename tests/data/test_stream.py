@@ -165,8 +165,8 @@ def test_imbalance_of_labels_and_of_frames(dataset):
     """A tail of ratio 8 from 25 is 12.5, 6.25 and 3.1 frames; from 8, it is 4, 2 and 1 labels."""
     seen = batches(dataset, 3, labels=15, labelled_imbalance=8)
     assert Counter(np.concatenate([b.labels for b in seen])) == {0: 8, 1: 4, 2: 2, 3: 1}
-    frames = batches(dataset, 47, unlabelled_per_batch=1, buffer_frames=20, translate=0,
-                     flip=False, unlabelled_imbalance=8)  # fmt: skip
+    still = {"translate": 0, "flip": False}
+    frames = batches(dataset, 47, unlabelled_per_batch=1, unlabelled_imbalance=8, **still)
     views = PixelScale.of(dataset.train_images).apply(dataset.train_images)
     label_of = {view.tobytes(): c for view, c in zip(views, dataset.train_labels, strict=True)}
     shown = Counter(label_of[batch.student_view.tobytes()] for batch in frames)
