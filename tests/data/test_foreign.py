@@ -1,5 +1,7 @@
 """Frames of other sets: their size and colour by hand and by Pillow, their truth, their errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,6 +77,16 @@ def test_another_domain_is_told_even_where_a_corrupted_frame_stood():
     change.check(ours)
     _, told = change.apply(np.zeros((1, 4, 4, 1), np.uint8), kinds, np.array([0]), 3, ours)
     assert told.tolist() == [FrameKind.OTHER_DOMAIN]
+
+
+def test_a_stand_in_takes_the_place_of_another_domain_of_as_many_classes():
+    ours = dataset("ours", (4, 4, 1), classes="ab")
+    shapes = replace(dataset("usps", (4, 4, 1), classes="xy"), stand_in=True)
+    OtherDomain("usps").check(replace(ours, others={"usps": shapes}))
+    OtherDomain("usps").check(replace(shapes, others={"usps": ours}))
+    more = replace(dataset("usps", (4, 4, 1), classes="xyz"), stand_in=True)
+    with pytest.raises(DataError, match="classes of usps must be those of ours"):
+        OtherDomain("usps").check(replace(ours, others={"usps": more}))
 
 
 def test_another_domain_is_tested_on_its_own_test_images():
