@@ -335,18 +335,22 @@ def parsed_schedules(text: str) -> list[Schedule]:
         raise WorkloadError(f"{wanted}, not {text!r}") from error
     if not isinstance(listed, ast.List) or not listed.elts:
         raise WorkloadError(f"{wanted}, not {text!r}")
-    schedules: list[Schedule] = []
-    for item in listed.elts:
+
+    def schedule(item: ast.expr) -> Schedule:
         call = item if isinstance(item, ast.Call) else ast.Call(item, [], [])
         name = ast.unparse(call.func)
-        if name not in known or call.args:
+        if name not in known:
             raise WorkloadError(f"{wanted}, not {ast.unparse(item)!r}")
         try:
-            settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-            schedules.append(known[name](**settings))
+            settings = {str(k.arg): setting(k.value) for k in call.keywords}
+            return known[name](*map(setting, call.args), **settings)
         except (TypeError, ValueError) as error:
             raise WorkloadError(f"--schedules {ast.unparse(item)}: {error}") from error
-    return schedules
+
+    def setting(item: ast.expr):
+        return schedule(item) if isinstance(item, ast.Name | ast.Call) else ast.literal_eval(item)
+
+    return [schedule(item) for item in listed.elts]
 
 
 def announced(workload: Workload, folder: Path | None):

@@ -91,7 +91,8 @@ class StepClock:
 
     A step is simulated once for each distinct set of passes and charged from memory afterwards.
     The samples of a backward pass are rounded up to the accelerator's `sample_granule`: the
-    samples that fill the granule are padded work, and there are few kinds of step.
+    samples that fill the granule are padded work, and there are few kinds of step. For the same
+    reason micro-batches are charged in falling order of their backward samples.
 
     Raises ValueError at birth for buffers too small for one tile of any layer and for operands
     wider than the PE array's.
@@ -127,7 +128,9 @@ class StepClock:
         self._idle_ps = 0
         self._kinds: dict[tuple[Passes, bool], Kind] = {}
         self._charged: Counter[tuple[Passes, bool]] = Counter()
-        self._operations(Passes(1, 1, 1, True), True)  # every layer must fit
+        parts = schedule.turn(1).micro_batches
+        smallest = Passes(1, parts, parts, True, ((1, 1),) * parts)
+        self._operations(smallest, True)  # every layer must fit
 
     @property
     def now_ps(self) -> int:
@@ -178,9 +181,7 @@ class StepClock:
 
     def kind(self, passes: Passes, step: int) -> Kind:
         """The kind of step that `passes` make at `step`, simulated if it is new; time stands."""
-        granule = self.accelerator.sample_granule
-        backward = min(ceil_div(passes.backward, granule) * granule, passes.student_forward)
-        passes = replace(passes, backward=backward)
+        passes = self._padded(passes)
         store = self.schedule.blend(step).store if passes.ema else True
         key = (passes, store)
         if key not in self._kinds:
@@ -193,6 +194,21 @@ class StepClock:
             self._kinds[key] = Kind(passes, store, timeline, account, ledgers)
             self.host_seconds += time.perf_counter() - started
         return self._kinds[key]
+
+    def _padded(self, passes: Passes) -> Passes:
+        """`passes` with whole granules backward, and the micro-batches with most of them first."""
+        granule = self.accelerator.sample_granule
+        parts = [
+            (forward, min(ceil_div(backward, granule) * granule, forward))
+            for forward, backward in passes.parts
+        ]
+        return replace(
+            passes,
+            backward=sum(backward for _, backward in parts),
+            micro_batches=tuple(sorted(parts, key=lambda part: part[1], reverse=True))
+            if passes.micro_batches
+            else (),
+        )
 
     def wait_until(self, ps: int) -> None:
         """Stand idle until `ps`; no effect where it has passed."""

@@ -1,4 +1,4 @@
-"""The seam between values and cost: what one training step did, and which teacher it saw."""
+"""The seam between values and cost: what a schedule asks of a training step, and what it did."""
 
 from dataclasses import dataclass
 
@@ -16,15 +16,27 @@ class Passes:
     student_forward: int  # samples
     backward: int  # samples, both backward_data and backward_weight
     ema: bool  # the teacher takes part in this step and follows the student
+    micro_batches: tuple[tuple[int, int], ...] = ()  # (student_forward, backward); (): only one
 
     def __post_init__(self):
         if min(self.teacher_forward, self.student_forward, self.backward) < 0:
             raise ValueError(f"samples of a pass must be 0 or more, not {self}")
-        if self.backward > self.student_forward:
+        for forward, backward in (*self.micro_batches, (self.student_forward, self.backward)):
+            if backward > forward:
+                raise ValueError(
+                    f"backward must be at most student_forward ({forward} samples), not {backward}"
+                )
+        sums = tuple(map(sum, zip(*self.parts, strict=True)))
+        if sums != (self.student_forward, self.backward):
             raise ValueError(
-                f"backward must be at most student_forward ({self.student_forward} samples), "
-                f"not {self.backward}"
+                f"micro_batches must sum to student_forward and backward "
+                f"{self.student_forward, self.backward}, not {sums}"
             )
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """(student_forward, backward) of every micro-batch; there is at least one."""
+        return self.micro_batches or ((self.student_forward, self.backward),)
 
 
 @dataclass(frozen=True)
@@ -36,3 +48,17 @@ class Blend:
 
     numerator: int
     store: bool
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a schedule asks of the values of one step."""
+
+    blend: Blend | None  # how the teacher moves after the step; None: it rests
+    labels: bool = True  # the teacher labels the step's frames; else they are skipped
+    micro_batches: int = 1  # that the student takes one after the other, before one update
+
+
+def cuts(count: int, parts: int) -> tuple[slice, ...]:
+    """The places of `count` samples that each of `parts` micro-batches takes, in order."""
+    return tuple(slice(count * part // parts, count * (part + 1) // parts) for part in range(parts))

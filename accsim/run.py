@@ -82,7 +82,7 @@ def _simulate(workload, dataset, on_step) -> Result:
         learner = workload.algorithm.start(
             workload.network,
             workload.numerics,
-            workload.schedule.blend,
+            workload.schedule.turn,
             workload.steps,
             workload.seed,
         )
@@ -91,12 +91,14 @@ def _simulate(workload, dataset, on_step) -> Result:
     log: list[dict[str, Any]] = []
     counters: list[tuple[int, str, Counters]] = []
     accuracy: dict[str, float] = {}
+    skipped = 0  # frames that the schedule did not have labelled
     batches = workload.data.batches(dataset, clock, workload.steps, workload.seed)
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
         with _misfits(norm.DivergedError, f"step {step}: "):
             outcome = learner.step(batch)  # values: which passes ran, on how many samples
         cost = clock.charge(outcome.passes, step)  # cycles, bytes, joules; advances simulated time
-        row = _row(step, batch, outcome, cost, clock)
+        skipped += outcome.skipped_frames
+        row = _row(step, batch, skipped, outcome, cost, clock)
         if step % workload.evaluate_every == 0 or step == workload.steps:
             accuracy = _accuracy(learner, test, dataset.test_labels)
             row |= {f"{network}_accuracy": value for network, value in accuracy.items()}
@@ -138,7 +140,9 @@ def compare(
     require_place(out, "compare.json")
     rows = []
     for schedule in schedules:
-        result = simulate(replace(workload, schedule=schedule), dataset, on_step)
+        with _misfits():
+            rival = replace(workload, schedule=schedule)
+        result = simulate(rival, dataset, on_step)
         cost, accuracy = result.summary["cost"], result.summary["accuracy"]
         rows.append(
             {
@@ -159,7 +163,11 @@ def compare(
 
 def told(schedule: Schedule) -> str:
     """A schedule as the command line names it: ``DeferredWriteback(every=8)``."""
-    choices = ", ".join(f"{f.name}={getattr(schedule, f.name)}" for f in fields(schedule))
+    settings = {f.name: getattr(schedule, f.name) for f in fields(schedule)}
+    choices = ", ".join(
+        f"{name}={told(value) if isinstance(value, Schedule) else value}"
+        for name, value in settings.items()
+    )
     return schedule.name + (f"({choices})" if choices else "")
 
 
@@ -218,7 +226,7 @@ def _accuracy(learner: Learner, test: Map, labels: np.ndarray) -> dict[str, floa
     return {network: count / len(labels) for network, count in correct.items()}
 
 
-def _row(step, batch, outcome: Outcome, cost, clock) -> dict[str, Any]:
+def _row(step, batch, skipped, outcome: Outcome, cost, clock) -> dict[str, Any]:
     return {
         "step": step,
         "simulated_seconds": clock.seconds,
@@ -235,8 +243,8 @@ def _row(step, batch, outcome: Outcome, cost, clock) -> dict[str, Any]:
         "unmoved": outcome.unmoved,
         "underflowed": outcome.underflowed,
         "saturations": outcome.saturated,
-        "frames_seen": batch.frames_seen,
-        "frames_dropped": batch.frames_dropped,
+        "frames_seen": batch.frames_seen - skipped,
+        "frames_dropped": batch.frames_dropped + skipped,
         **_by_kind(batch, outcome),
         "student_accuracy": float("nan"),
         "teacher_accuracy": float("nan"),

@@ -12,7 +12,7 @@ from accsim.dataflow.base import Dataflow
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.network import Network
 from accsim.numerics import Numerics
-from accsim.passes import Passes
+from accsim.passes import Passes, cuts
 from accsim.schedule.base import Schedule
 from accsim.schedule.program import Operation
 from accsim.training.base import Algorithm
@@ -53,6 +53,13 @@ class Workload:
                 raise ValueError(
                     f"{name} of a workload must be a {kind.__name__} object, "
                     f"not {getattr(self, name)!r}"
+                )
+        if isinstance(self.data, SemiSupervisedStream):
+            parts = self.schedule.turn(1).micro_batches
+            if parts > self.data.labelled_per_batch:
+                raise ValueError(
+                    f"micro_batches of the schedule must be at most the "
+                    f"{self.data.labelled_per_batch} labelled images of a batch, not {parts}"
                 )
         for name, least in (("steps", 1), ("seed", 0), ("evaluate_every", 1)):
             value = getattr(self, name)
@@ -126,11 +133,15 @@ def largest_passes(workload: Workload) -> Passes:
             f"data of the workload must be a SemiSupervisedStream, which has a fixed batch, not a "
             f"{type(stream).__name__}"
         )
-    labelled = stream.labelled_per_batch
-    if isinstance(workload.algorithm, Supervised):
-        return Passes(0, labelled, labelled, ema=False)
-    unlabelled = stream.unlabelled_per_batch
-    return Passes(unlabelled, labelled + unlabelled, labelled + unlabelled, ema=True)
+    labelled, supervised = stream.labelled_per_batch, isinstance(workload.algorithm, Supervised)
+    unlabelled = 0 if supervised else stream.unlabelled_per_batch
+    count = workload.schedule.turn(1).micro_batches
+    sizes = [
+        own.stop - own.start + frames.stop - frames.start
+        for own, frames in zip(cuts(labelled, count), cuts(unlabelled, count), strict=True)
+    ]
+    parts = tuple((size, size) for size in sizes) if count > 1 else ()
+    return Passes(unlabelled, sum(sizes), sum(sizes), not supervised, parts)
 
 
 def largest_step(workload: Workload) -> tuple[Operation, ...]:

@@ -27,7 +27,7 @@ from accsim.kernels.augment import IMAGE_BITS
 from accsim.kernels.gemm import LANES, ROWS, WORD, multiply_wide_tile
 from accsim.network import BatchNorm, Conv2d, GlobalAveragePool, Linear, Network
 from accsim.numerics import Numerics
-from accsim.passes import Blend
+from accsim.passes import Blend, Turn
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.supervised import Supervised
 from models import convnet
@@ -202,9 +202,9 @@ FORMATS = {
 }
 
 
-def follow(step: int) -> Blend:
+def follow(step: int) -> Turn:
     """The moving average, stored after every step."""
-    return Blend(1, True)
+    return Turn(Blend(1, True))
 
 
 def convolution_rows(width: int, batch: int, rounds: int) -> list[dict]:

@@ -12,7 +12,7 @@ from accsim.hardware.dram_recall import advance_recalling
 from accsim.kernels import conv2d, norm, operands, pooling, update
 from accsim.network import Shape
 from accsim.numerics import Numerics
-from accsim.passes import Blend
+from accsim.passes import Blend, Turn
 from accsim.training.mean_teacher import MeanTeacher
 from models import convnet
 
@@ -21,7 +21,7 @@ def test_a_training_step_needs_the_kernels_in_the_same_types():
     """What the other process leaves on disk is what the learner looks for, and nothing else."""
     network = convnet.network(4, image=Shape(16, 16, 3))
     rule = MeanTeacher(confidence_threshold=0.0)
-    learner = rule.start(network, Numerics(), lambda step: Blend(1, True), 2, seed=0)
+    learner = rule.start(network, Numerics(), lambda step: Turn(Blend(1, True)), 2, seed=0)
     images = np.zeros((4, 16, 16, 3), np.int8)
     learner.step(Batch(images, np.zeros(4, np.int64), images, images, -5, 0, 0))
     kernels = [

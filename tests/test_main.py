@@ -154,7 +154,7 @@ def mistakes():
         (
             "unknown schedule",
             lambda w, t: ["compare", w(), "--schedules", "Fastest"],
-            "--schedules must be a list of SeparateEma, LayerwiseEma, DeferredWriteback",
+            "--schedules must be a list of SeparateEma, FusedUpdate, LayerwiseEma, DeferredWriteback",
         ),
         (
             "schedule with a bad setting",

@@ -43,15 +43,26 @@ STEPS = {
     "apply": Step(("error", "input"), ("below",)),  # a * error + b * input + c
     # words
     "loss": Step(("logits", "labels"), ("error",)),
+    "accumulate": Step(("sum", "gradient"), ("total",)),  # of micro-batches, exponents aligned
     "update": Step(("weights", "momentum", "gradient"), ("weights", "momentum")),
     "ema": Step(("weights", "teacher"), ("teacher",)),
 }
 
 
 def operands(chain: tuple[str, ...]) -> Step:
-    """What one pass of `chain` reads and writes: its steps' reads, and the last one's writes."""
+    """What one pass of `chain` reads and writes.
+
+    Of its steps' reads each once; written is what the last one makes, and what any step keeps: it
+    reads that too. The rest goes from step to step on the lanes.
+    """
     reads = dict.fromkeys(role for step in chain for role in STEPS[step].reads)
-    return Step(tuple(reads), STEPS[chain[-1]].writes)
+    writes = dict.fromkeys(
+        role
+        for step in chain
+        for role in STEPS[step].writes
+        if step == chain[-1] or role in STEPS[step].reads
+    )
+    return Step(tuple(reads), tuple(writes))
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,7 @@ class VectorUnitSpec:
     reduce_cycles: int = 1
     apply_cycles: int = 1
     loss_cycles: int = 8  # exponential table, sum, division by shift and subtract
+    accumulate_cycles: int = 1
     update_cycles: int = 1
     ema_cycles: int = 1
     fill_cycles: int = 7  # memory, operands, products, alignment, sum, two roundings

@@ -53,24 +53,26 @@ def softmax(logits, table):
 
 
 @njit(cache=True)
-def cross_entropy_error(probabilities, labels):
+def cross_entropy_error(probabilities, labels, batch=0):
     """Error of the logits under the mean cross-entropy: ``(p - onehot) / N``.
 
-    int32[N, C] with 15 fractional bits, integer labels [N] -> int64[N, C] with 30.
+    int32[N, C] with 15 fractional bits, integer labels [N] -> int64[N, C] with 30. Of a
+    micro-batch, `batch` is the N of the whole batch.
     """
     samples, classes = probabilities.shape
+    whole = batch or samples
     error = np.empty((samples, classes), np.int64)
     for n in range(samples):
         for c in range(classes):
             wide = np.int64(probabilities[n, c])
             if c == labels[n]:
                 wide -= 1 << PROBABILITY_BITS
-            error[n, c] = (wide << (ERROR_BITS - PROBABILITY_BITS)) // samples
+            error[n, c] = (wide << (ERROR_BITS - PROBABILITY_BITS)) // whole
     return error
 
 
 @njit(cache=True)
-def consistency_error(student, teacher, accepted, weight):
+def consistency_error(student, teacher, accepted, weight, batch=0):
     """Error of the student's logits under the masked mean squared distance to the teacher's.
 
     ``weight * 2 * (student - teacher) / (N * C)`` where accepted, else 0.
@@ -80,6 +82,7 @@ def consistency_error(student, teacher, accepted, weight):
     student, teacher : int32[N, C], 12 fractional bits
     accepted : bool[N]
     weight : consistency weight, 16 fractional bits
+    batch : N of the whole batch, of which these are a micro-batch; 0: these are all
 
     Returns
     -------
@@ -92,13 +95,14 @@ def consistency_error(student, teacher, accepted, weight):
     probabilities avoid the student's softmax.
     """
     samples, classes = student.shape
+    whole = batch or samples
     error = np.zeros((samples, classes), np.int64)
     for n in range(samples):
         if accepted[n]:
             for c in range(classes):
                 distance = np.int64(student[n, c]) - teacher[n, c]
                 error[n, c] = (2 * distance * weight << (ERROR_BITS - LOGIT_BITS - 16)) // (
-                    samples * classes
+                    whole * classes
                 )
     return error
 

@@ -30,7 +30,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "underflowed": "share of the student's words with a gradient below its momentum's last bit",
         "saturations": "values clipped to their format, and sums that outgrew the accumulator",
         "frames_seen": "frames that the learner took, from the start to this step",
-        "frames_dropped": "frames that were lost because the machine was busy, from the start",
+        "frames_dropped": "frames lost, the machine busy or the teacher at rest, from the start",
         **{
             f"{fate}_{kind}": f"{fate} unlabelled samples that were {meaning}"
             for kind, meaning in KINDS.items()
@@ -92,6 +92,7 @@ PASSES = (
     "loss",
     "backward_data",
     "backward_weight",
+    "accumulate",
     "update",
     "ema",
 )

@@ -1,9 +1,19 @@
 """In which order the passes of teacher and student run, what is fused, what is written back."""
 
+from accsim.schedule.alternate_teacher import AlternateTeacher
 from accsim.schedule.deferred_writeback import DeferredWriteback
+from accsim.schedule.fused_update import FusedUpdate
+from accsim.schedule.gradient_accumulation import GradientAccumulation
 from accsim.schedule.layerwise_ema import LayerwiseEma
 from accsim.schedule.separate_ema import SeparateEma
 
-SCHEDULES = (SeparateEma, LayerwiseEma, DeferredWriteback)
+SCHEDULES = (
+    SeparateEma,
+    FusedUpdate,
+    LayerwiseEma,
+    DeferredWriteback,
+    GradientAccumulation,
+    AlternateTeacher,
+)
 
-__all__ = ["SCHEDULES", "DeferredWriteback", "LayerwiseEma", "SeparateEma"]
+__all__ = [kind.__name__ for kind in SCHEDULES]

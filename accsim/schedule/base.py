@@ -7,7 +7,7 @@ from accsim.dataflow.base import Dataflow
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.network import Network
 from accsim.numerics import Numerics
-from accsim.passes import Blend, Passes
+from accsim.passes import Blend, Passes, Turn
 from accsim.schedule.program import Operation, Program
 
 
@@ -22,6 +22,10 @@ class Schedule(ABC):
     @abstractmethod
     def blend(self, step: int) -> Blend:
         """The teacher of the forward pass after `step` updates of the student, `step` from 1."""
+
+    def turn(self, step: int) -> Turn:
+        """What the values of `step`, from 1, take from this schedule."""
+        return Turn(self.blend(step))
 
     @abstractmethod
     def explain(self) -> str:
@@ -47,6 +51,18 @@ class Schedule(ABC):
         program = Program(network, numerics, accelerator, dataflow)
         self.order(program, passes, store)
         return program.operations()
+
+
+def require_whole(name: str, count: int) -> None:
+    """Raise ValueError unless `count` is a whole number from 1."""
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, not {count}")
+
+
+def require_schedule(schedule: Schedule) -> None:
+    """Raise ValueError for anything but a schedule."""
+    if not isinstance(schedule, Schedule):
+        raise ValueError(f"schedule must be a Schedule such as SeparateEma(), not {schedule!r}")
 
 
 def count_from_one(step: int) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from accsim.schedule.base import Blend, Schedule, count_from_one
+from accsim.schedule.base import Blend, Schedule, count_from_one, require_whole
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,7 @@ class DeferredWriteback(Schedule):
     every: int = 8
 
     def __post_init__(self):
-        if not isinstance(self.every, int) or self.every < 1:
-            raise ValueError(f"every must be a whole number of at least 1, not {self.every}")
+        require_whole("every", self.every)
 
     def blend(self, step):
         numerator = (count_from_one(step) - 1) % self.every + 1
@@ -32,8 +31,6 @@ class DeferredWriteback(Schedule):
 
     def order(self, program, passes, store):
         program.teacher_forward(passes.teacher_forward, blend=passes.ema, store=store)
-        program.student_forward(passes.student_forward)
-        program.loss(passes.student_forward, passes.teacher_forward, passes.backward)
-        program.backward(passes.backward)
+        program.student(passes)
         if passes.ema and store and not passes.teacher_forward:
             program.ema()

@@ -22,8 +22,6 @@ class LayerwiseEma(Schedule):
 
     def order(self, program, passes, store):
         program.teacher_forward(passes.teacher_forward, blend=passes.ema, store=True)
-        program.student_forward(passes.student_forward)
-        program.loss(passes.student_forward, passes.teacher_forward, passes.backward)
-        program.backward(passes.backward)
+        program.student(passes)
         if passes.ema and not passes.teacher_forward:
             program.ema()

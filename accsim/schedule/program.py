@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from accsim.dataflow.base import Dataflow
 from accsim.dataflow.product import SUM_BYTES, GradientProduct, Product
@@ -24,7 +24,7 @@ from accsim.network import (
     Shape,
 )
 from accsim.numerics import EXPONENT_BYTES, RESIDUAL_BYTES, Numerics, WeightScaling
-from accsim.passes import Passes
+from accsim.passes import Passes, cuts
 from accsim.units import ceil_div
 
 PAGE_BYTES = 4096
@@ -114,6 +114,7 @@ class Program:
         self._step_inputs: dict[tuple[int, str], tuple[Tensor, ...]] = {}  # of its vector steps
         self._logits: dict[str, Tensor] = {}
         self._logit_error: Tensor | None = None
+        self._sums: dict[int, Tensor] = {}  # gradients of the micro-batches so far
         stores = (
             ("weights", "student", numerics.master_bits),
             ("momentum", "student", numerics.momentum_bits),
@@ -177,6 +178,21 @@ class Program:
 
     def _map(self, name: str, kind: str, shape: Shape, samples: int, bits: int) -> Tensor:
         return self._tensor(name, kind, shape.size * self.numerics.word_bytes(bits), samples)
+
+    # The student's part of a step
+
+    def student(self, passes: Passes, average: bool = False) -> None:
+        """Its passes, micro-batch by micro-batch, and one update of the sum of their gradients.
+
+        With `average` the teacher follows in the same pass over the words as the update.
+        """
+        parts = passes.parts
+        last = max((index for index, (_, samples) in enumerate(parts) if samples), default=None)
+        frames = cuts(passes.teacher_forward, len(parts))
+        for index, ((forward, backward), labelled) in enumerate(zip(parts, frames, strict=True)):
+            self.student_forward(forward)
+            self.loss(forward, labelled.stop - labelled.start, backward)
+            self.backward(backward, update=index == last, average=average)
 
     # Forward
 
@@ -294,11 +310,9 @@ class Program:
         node = self.network.nodes[-1]
         label_bytes = 1 if self.network.classes < 256 else 2  # one code means: no label
         labels = self._tensor("student/labels", "labels", label_bytes, student_samples)
-        logits = [self._logits["student"]]
-        samples = [student_samples]
+        logits = {self._logits["student"]: student_samples}
         if teacher_samples:
-            logits.append(self._logits["teacher"])
-            samples.append(teacher_samples)
+            logits[self._logits["teacher"]] = teacher_samples
         writes: tuple[Tensor, ...] = ()
         if backward_samples:
             self._logit_error = self._map(
@@ -306,7 +320,7 @@ class Program:
                 self.numerics.error_bits,
             )  # fmt: skip
             writes = (self._logit_error,)
-        words = sum(samples) * node.output.size
+        words = sum(logits.values()) * node.output.size
         tensors = {"logits": tuple(logits), "labels": (labels,), "error": writes}
         reads, writes = _by_role(("loss",), tensors)
 
@@ -315,7 +329,7 @@ class Program:
                 label="loss",
                 chain=("loss",),
                 words=words,
-                reads=tuple(use(tensor, tensor.samples) for tensor in reads),
+                reads=tuple(use(tensor, logits.get(tensor, tensor.samples)) for tensor in reads),
                 writes=tuple(use(tensor, tensor.samples) for tensor in writes),
             )
 
@@ -323,8 +337,12 @@ class Program:
 
     # Backward
 
-    def backward(self, samples: int) -> None:
-        """Errors down the student, gradients and the update of every layer on the way."""
+    def backward(self, samples: int, update: bool = True, average: bool = False) -> None:
+        """Errors down the student, gradients and the update of every layer on the way.
+
+        Without `update` the gradients wait for those of the next micro-batch; with `average` the
+        update and the teacher's average are one pass.
+        """
         if not samples:
             return
         nodes = self.network.nodes
@@ -344,21 +362,26 @@ class Program:
                     {"input": tuple(arriving), "output": (error,)},
                     words=len(arriving) * node.output.size,
                 )  # fmt: skip
-            self._backward_node(node, error, errors, samples)
+            gradient = self._backward_node(node, error, errors, samples)
+            if update and node.weights + node.vector_words:
+                self._update(node, gradient, average)
+            elif gradient:
+                self._accumulate(node, gradient)
 
     def _error(self, node: Node, name: str, shape: Shape, samples: int) -> Tensor:
         bits = self.numerics.error_bits
         return self._map(f"student/{node.name}/{name}_error", "error", shape, samples, bits)
 
-    def _backward_node(self, node: Node, error: Tensor, errors: dict, samples: int) -> None:
+    def _backward_node(self, node, error, errors: dict, samples: int) -> Tensor | None:
+        """The passes of one layer; the gradient of its weights on the array, if it has any."""
         wanted = [index for index in node.inputs if index != INPUT]
         if node.weights:
             if wanted:
                 below = self._error(node, "input", node.input, samples)
                 errors[wanted[0]].append(below)
                 self._backward_data(node, error, below, samples)
-            self._backward_weight(node, error, samples)
-        elif isinstance(node.layer, BatchNorm):
+            return self._backward_weight(node, error, samples)
+        if isinstance(node.layer, BatchNorm):
             self._backward_norm(node, error, errors, samples)
         elif isinstance(node.layer, Add):
             if node.layer.activation != IDENTITY:
@@ -372,6 +395,7 @@ class Program:
             (step,) = _forward_steps(node)
             self._back(node, step, error, below, samples)
             errors[wanted[0]].append(below)
+        return None
 
     def _back(self, node: Node, step: str, error, below, samples, saved=None) -> None:
         """Undo `step` in a pass of its own: `error` of its output to `below`, of its input."""
@@ -409,7 +433,7 @@ class Program:
             gemm=(m, target_shape.channels, node.weights // target_shape.channels),
         )  # fmt: skip
 
-    def _backward_weight(self, node: Node, error: Tensor, samples: int) -> None:
+    def _backward_weight(self, node: Node, error: Tensor, samples: int) -> Tensor:
         source = self._outputs[node.inputs[0]]
         m, n = node.weights // node.output.channels, node.output.channels
         word = self.numerics.word_bytes(self.numerics.gradient_bits)
@@ -433,7 +457,7 @@ class Program:
             "student", node, "backward_weight", samples, (source, error), (gradient,), job,
             gemm=(m, n, samples * node.output.height * node.output.width),
         )  # fmt: skip
-        self._update(node, gradient)
+        return gradient
 
     def _backward_norm(self, node: Node, error: Tensor, errors: dict, samples: int) -> None:
         saved = self._outputs[node.inputs[0]]
@@ -469,56 +493,77 @@ class Program:
                 tensors | {"below": (below,)},
             )  # fmt: skip
             errors[node.inputs[0]].append(below)
-        self._update(node, None)
 
     # Update and average
 
-    def _update(self, node: Node, gradient: Tensor | None) -> None:
+    def _accumulate(self, node: Node, gradient: Tensor) -> Tensor:
+        """Add a gradient to those of the micro-batches before; the sum so far.
+
+        Words of the sum are `SUM_BYTES`. Gradients of scale, shift and bias wait in registers.
+        """
+        before = self._sums.get(node.index)
+        if before is None and not self._fits_a_slot(gradient):
+            self._sums[node.index] = gradient  # the product itself writes it to DDR
+            return gradient
+        if before is not None and before.kind == "gradient_sum":
+            total = replace(before)  # the same place, other contents
+        else:
+            name = f"student/{node.name}/gradient_sum"
+            total = self._tensor(name, "gradient_sum", node.weights * SUM_BYTES, 1)
+        self._words(node, ("accumulate",), gradient, total)
+        self._sums[node.index] = total
+        return total
+
+    def _update(self, node: Node, gradient: Tensor | None, average: bool) -> None:
         """SGD with momentum; gradients of scale, shift and bias wait in registers."""
-        words = node.weights + node.vector_words
-        tensors = {
-            "weights": self._kept("weights", node),
-            "momentum": self._kept("momentum", node),
-            "gradient": (gradient,) if gradient else (),
-        }
-        reads, stores = _by_role(("update",), tensors)
-        writes = (*stores, *self._narrowed("weights", node), *self._narrowed("backward", node))
-
-        def job(use):
-            operand = use(gradient, 1) if gradient else None
-            spilled = (operand,) if operand and not operand.on_chip else ()
-            return WordSweep(
-                label=f"{node.name}/update",
-                chain=("update",),
-                words=words,
-                reads=(*(use(tensor, 1) for tensor in stores), *spilled),
-                writes=tuple(use(tensor, 1) for tensor in writes),
-                gradient=operand if operand and operand.on_chip else None,
-            )
-
-        self._draft("student", node, "update", 0, reads, writes, job, words=words)
+        steps = ("update", "ema") if average else ("update",)
+        if gradient and node.index in self._sums:
+            steps = ("accumulate", *steps)
+        for chain in self.accelerator.vector_unit.passes(steps):
+            if gradient and chain == ("accumulate",):
+                gradient = self._accumulate(node, gradient)
+            else:
+                self._words(node, chain, gradient)
 
     def ema(self) -> None:
         """The teacher's average as a pass of its own: student and teacher in, teacher out."""
         for node in self.network.nodes:
-            words = node.weights + node.vector_words
-            if not words:
-                continue
-            master = self._stores["weights", node.index]
-            tensors = {"weights": (master,), "teacher": self._kept("teacher", node)}
-            reads, stores = _by_role(("ema",), tensors)
-            writes = (*stores, *self._narrowed("teacher", node))
+            if node.weights + node.vector_words:
+                self._words(node, ("ema",))
 
-            def job(use, node=node, reads=reads, writes=writes, words=words):
-                return WordSweep(
-                    label=f"{node.name}/ema",
-                    chain=("ema",),
-                    words=words,
-                    reads=tuple(use(tensor, 1) for tensor in reads),
-                    writes=tuple(use(tensor, 1) for tensor in writes),
-                )
+    def _words(self, node: Node, chain, gradient=None, total=None) -> None:
+        """One pass of the vector unit over the words of a layer: `chain` of accumulate to ema."""
+        updates, averages = "update" in chain, "ema" in chain
+        master = self._stores["weights", node.index]
+        summed = self._sums.get(node.index)
+        tensors = {
+            "sum": (summed,) if summed else (),
+            "gradient": (gradient,) if gradient else (),
+            "total": (total,),
+            "weights": self._kept("weights", node) if updates else (master,),
+            "momentum": self._kept("momentum", node),
+            "teacher": self._kept("teacher", node),
+        }
+        reads, writes = _by_role(chain, tensors)
+        narrowed = ("weights", "backward") * updates + ("teacher",) * averages
+        writes += tuple(tensor for kind in narrowed for tensor in self._narrowed(kind, node))
+        network = "student" if gradient or updates else "teacher"
+        pass_name = "update" if updates else chain[0]
+        words = node.weights + (node.vector_words if updates or averages else 0)
 
-            self._draft("teacher", node, "ema", 0, reads, writes, job, words=words)
+        def job(use):
+            streamed = tuple(use(tensor, 1) for tensor in reads)
+            slot = next((o for o in streamed if o.on_chip and o.tensor.kind == "gradient"), None)
+            return WordSweep(
+                label=f"{node.name}/{pass_name}",
+                chain=chain,
+                words=words,
+                reads=tuple(operand for operand in streamed if operand is not slot),
+                writes=tuple(use(tensor, 1) for tensor in writes),
+                gradient=slot,
+            )
+
+        self._draft(network, node, pass_name, 0, reads, writes, job, words=words)
 
     # Drafts, and what becomes of them
 
@@ -612,11 +657,28 @@ class Program:
             )
         return tuple(operations)
 
+    def _summed_bytes(self, gradient: Tensor) -> int:
+        """What a gradient takes while it is summed."""
+        word = self.numerics.word_bytes(self.numerics.gradient_bits)
+        return gradient.size_bytes // word * max(word, SUM_BYTES)
+
+    def _fits_a_slot(self, gradient: Tensor) -> bool:
+        """Whether a gradient stays in the gradient buffer until its update."""
+        return self._summed_bytes(gradient) <= self.accelerator.buffers.gradient.tile_bytes
+
+    def _room_for_sums(self) -> int:
+        """Bytes of the gradient buffer beyond its slots, each as large as the largest gradient."""
+        buffer = self.accelerator.buffers.gradient
+        made = {tensor for draft in self._drafts for tensor in draft.writes}
+        gradients = [self._summed_bytes(tensor) for tensor in made if tensor.kind == "gradient"]
+        return max(buffer.capacity_bytes - buffer.slots * max(gradients, default=0), 0)
+
     def _placement(self) -> tuple[set[Tensor], dict[int, tuple[Tensor, ...]]]:
         """Tensors that never leave the chip, and copies that an operation finds there.
 
         Room in the resident buffer goes to maps, and to what an operation reads that the next one
-        wants again; what is left to weights that both a forward pass and backward_data read.
+        wants again; what is left to weights that both a forward pass and backward_data read. Sums
+        of micro-batches lie in the gradient buffer while there is room beside its slots.
         """
         uses: dict[Tensor, list[int]] = {}
         for index, draft in enumerate(self._drafts):
@@ -634,12 +696,18 @@ class Program:
 
         resident: set[Tensor] = set()
         kept: dict[int, tuple[Tensor, ...]] = {}
+        room = self._room_for_sums()
+        sums: set[int] = set()  # addresses of those that have it
         for index, draft in enumerate(self._drafts):
             for tensor in draft.writes:
                 if tensor.kind == "gradient":
-                    word = self.numerics.word_bytes(self.numerics.gradient_bits)
-                    sums = tensor.size_bytes // word * max(word, SUM_BYTES)
-                    if sums <= self.accelerator.buffers.gradient.tile_bytes:
+                    if self._fits_a_slot(tensor):
+                        resident.add(tensor)
+                elif tensor.kind == "gradient_sum":
+                    if tensor.address not in sums and tensor.size_bytes <= room:
+                        sums.add(tensor.address)
+                        room -= tensor.size_bytes
+                    if tensor.address in sums:
                         resident.add(tensor)
                 elif (
                     tensor.kind not in _STORES

@@ -21,8 +21,6 @@ class SeparateEma(Schedule):
 
     def order(self, program, passes, store):
         program.teacher_forward(passes.teacher_forward)
-        program.student_forward(passes.student_forward)
-        program.loss(passes.student_forward, passes.teacher_forward, passes.backward)
-        program.backward(passes.backward)
+        program.student(passes)
         if passes.ema:
             program.ema()

@@ -11,7 +11,7 @@ from accsim.kernels import update
 from accsim.kernels.fixed_point import limit, random_key
 from accsim.network import Network
 from accsim.numerics import Numerics, Rounding
-from accsim.passes import Blend, Passes
+from accsim.passes import Passes, Turn
 from accsim.training.counters import Counters
 from accsim.training.fixed_network import FixedNetwork, Statistics
 from accsim.training.parameters import Map, Momentum, Stored
@@ -86,6 +86,7 @@ class Outcome:
     labelled_correct: int
     labelled_samples: int
     taught: np.ndarray  # bool[N] of the unlabelled samples: the teacher was sure of it
+    skipped_frames: int  # of the batch, that the schedule left unlabelled
     counters: dict[str, Counters]  # of the student and, if there is one, of the teacher
 
     @property
@@ -101,7 +102,8 @@ class Outcome:
     @property
     def teacher_changed(self) -> float:
         """Share of the teacher's stored words that the step moved."""
-        return self.counters["teacher"].share("moved", "teacher") if self.passes.ema else 0.0
+        teacher = self.counters.get("teacher")
+        return teacher.share("moved", "teacher") if teacher else 0.0
 
     @property
     def unmoved(self) -> float:
@@ -169,11 +171,11 @@ class Algorithm(ABC):
         self,
         network: Network,
         numerics: Numerics,
-        blend: Callable[[int], Blend],
+        turn: Callable[[int], Turn],
         steps: int,
         seed: int,
     ) -> Learner:
-        """A learner at its random start; `blend` is the schedule's teacher after every step."""
+        """A learner at its random start; `turn` is what the schedule asks of every step."""
 
 
 def count_correct(

@@ -12,7 +12,7 @@ import numpy as np
 from accsim.kernels import loss, update
 from accsim.kernels.fixed_point import limit, random_key
 from accsim.numerics import WeightScaling
-from accsim.passes import Passes
+from accsim.passes import Blend, Passes, cuts
 from accsim.training.base import (
     Algorithm,
     Learner,
@@ -25,7 +25,7 @@ from accsim.training.base import (
 )
 from accsim.training.fixed_network import FixedNetwork, Statistics
 from accsim.training.parameters import Map
-from accsim.training.supervised import learn, new_student
+from accsim.training.supervised import Descent, new_student
 
 TEACHER = 4  # labels of random keys
 EMA = 5
@@ -61,16 +61,18 @@ class MeanTeacher(Algorithm):
         if not 0 <= self.consistency_weight <= 1000:
             raise ValueError(f"consistency_weight must be 0 to 1000, not {self.consistency_weight}")
 
-    def start(self, network, numerics, blend, steps, seed):
-        return MeanTeacherLearner(self, new_student(network, numerics, seed), blend, steps, seed)
+    def start(self, network, numerics, turn, steps, seed):
+        return MeanTeacherLearner(self, new_student(network, numerics, seed), turn, steps, seed)
 
 
 class MeanTeacherLearner(Learner):
     """Student, stored teacher, and the teacher as the schedule lets the next step see it."""
 
-    def __init__(self, rule: MeanTeacher, student: Student, blend, steps: int, seed: int):
-        self.rule, self.student, self.blend = rule, student, blend
-        self.steps, self.seed, self.done = steps, seed, 0
+    def __init__(self, rule: MeanTeacher, student: Student, turn, steps: int, seed: int):
+        self.rule, self.student, self.turn = rule, student, turn
+        self.steps, self.seed = steps, seed
+        self.done = 0  # steps
+        self.blends = 0  # times that the teacher has followed
         bits = student.numerics.teacher_bits
         self.finer_bits = bits - student.numerics.master_bits  # than the student's words
         self.stored = {
@@ -83,35 +85,41 @@ class MeanTeacherLearner(Learner):
 
     def step(self, batch):
         self.done += 1
-        student = self.student
-        record = self.executor.forward(
-            self.seen,
-            Map(batch.teacher_view, batch.exponent),
-            self.rule.teacher_statistics,
-        )
-        teacher_logits = record.logits
-        images = np.concatenate([batch.labelled, batch.student_view])
-        record = student.executor.forward(student.parameters, Map(images, batch.exponent))
-        labelled = len(batch.labels)
+        turn, student = self.turn(self.done), self.student
+        labelled, frames = len(batch.labels), len(batch.teacher_view) * turn.labels
+        teacher_logits = self._labels(batch, frames)
         accepted = self._accepted(teacher_logits)
-        supervised = loss.cross_entropy_error(
-            loss.softmax(record.logits[:labelled], loss.EXP2), batch.labels
-        )
-        consistency = loss.consistency_error(
-            record.logits[labelled:], teacher_logits, accepted, self._weight()
-        )
-        rows = np.flatnonzero(np.concatenate([np.ones(labelled, bool), accepted]))
-        wide = np.concatenate([supervised, consistency])[rows]
-        rate = learn(
-            self.rule.optimizer, student, record, wide, rows, self.done, self.steps, self.seed
-        )
-        self._blend()
+        descent = Descent(self.rule.optimizer, student, self.done, self.steps, self.seed)
+        correct = 0
+        parts = turn.micro_batches
+        for own, seen in zip(cuts(labelled, parts), cuts(frames, parts), strict=True):
+            labels, sure = batch.labels[own], accepted[seen]
+            images = np.concatenate([batch.labelled[own], batch.student_view[seen]])
+            record = student.executor.forward(student.parameters, Map(images, batch.exponent))
+            logits, of_frames = np.split(record.logits, [len(labels)])
+            supervised = loss.cross_entropy_error(loss.softmax(logits, loss.EXP2), labels, labelled)
+            consistency = loss.consistency_error(
+                of_frames, teacher_logits[seen], sure, self._weight(), frames
+            )
+            rows = np.flatnonzero(np.concatenate([np.ones(len(labels), bool), sure]))
+            descent.add(record, np.concatenate([supervised, consistency])[rows], rows)
+            correct += int((top_class(logits) == labels).sum())
+        rate = descent.update()
+        if turn.blend:
+            self._blend(turn.blend)
         return Outcome(
-            passes=Passes(len(accepted), len(images), len(rows), ema=True),
+            passes=Passes(
+                frames,
+                labelled + frames,
+                labelled + int(accepted.sum()),
+                ema=turn.labels,
+                micro_batches=descent.micro_batches,
+            ),
             learning_rate=rate,
-            labelled_correct=int((top_class(record.logits[:labelled]) == batch.labels).sum()),
+            labelled_correct=correct,
             labelled_samples=labelled,
             taught=accepted,
+            skipped_frames=len(batch.teacher_view) - frames,
             counters={
                 "student": student.executor.tally.take(),
                 "teacher": self.executor.tally.take(),
@@ -126,6 +134,13 @@ class MeanTeacherLearner(Learner):
             "teacher": count_correct(self.executor, self.seen, *test),
         }
 
+    def _labels(self, batch, frames: int) -> np.ndarray:
+        """The teacher's logits of the first `frames` of a batch: int32[frames, classes]."""
+        if not frames:
+            return np.empty((0, self.student.network.classes), np.int32)
+        images = Map(batch.teacher_view[:frames], batch.exponent)
+        return self.executor.forward(self.seen, images, self.rule.teacher_statistics).logits
+
     def _accepted(self, logits) -> np.ndarray:
         """Samples that the teacher is sure of: bool[N]."""
         threshold = round(self.rule.confidence_threshold * (1 << loss.PROBABILITY_BITS))
@@ -137,16 +152,16 @@ class MeanTeacherLearner(Learner):
         ramp_steps = round(self.rule.ramp_share * self.steps)
         return full * self.done // ramp_steps if self.done < ramp_steps else full
 
-    def _blend(self) -> None:
+    def _blend(self, how: Blend) -> None:
         """Move the teacher as the schedule says.
 
-        While the run is younger than 2**teacher_shift steps the average is shorter, so that the
-        teacher forgets its random start.
+        Before it has followed 2**teacher_shift times the average is shorter, so that the teacher
+        forgets its random start.
         """
+        self.blends += 1
         rule, student = self.rule, self.student
         numerics = student.numerics
-        how = self.blend(self.done)
-        shift = min(rule.teacher_shift, self.done.bit_length())
+        shift = min(rule.teacher_shift, self.blends.bit_length())
         finer, coarse = max(self.finer_bits, 0), max(-self.finer_bits, 0)
         largest_code = limit(numerics.teacher_bits) << coarse
         for index, (name, master) in enumerate(student.parameters.items()):

@@ -1,12 +1,12 @@
 """Supervised training of the student on the labelled images alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from accsim.kernels import loss
+from accsim.kernels import loss, update
 from accsim.kernels.fixed_point import limit, narrowing_shift, random_key
-from accsim.passes import Passes
+from accsim.passes import Passes, cuts
 from accsim.training import parameters
 from accsim.training.base import (
     Algorithm,
@@ -18,12 +18,14 @@ from accsim.training.base import (
     count_correct,
     top_class,
 )
-from accsim.training.fixed_network import FixedNetwork
+from accsim.training.fixed_network import FixedNetwork, Record
 from accsim.training.parameters import Map
 
 STUDENT = 1  # labels of random keys
 ROUND_ERROR = 2
 UPDATE = 3
+SUM_BITS = 32  # of the words in which the gradients of micro-batches are summed
+REGISTER_BITS = 63  # ... of those of scale, shift and bias where errors have more than 8 bits
 
 
 @dataclass(frozen=True)
@@ -32,34 +34,38 @@ class Supervised(Algorithm):
 
     optimizer: Sgd = Sgd()
 
-    def start(self, network, numerics, blend, steps, seed):
-        return SupervisedLearner(self, new_student(network, numerics, seed), steps, seed)
+    def start(self, network, numerics, turn, steps, seed):
+        return SupervisedLearner(self, new_student(network, numerics, seed), turn, steps, seed)
 
 
 class SupervisedLearner(Learner):
     """The student and its progress."""
 
-    def __init__(self, rule: Supervised, student: Student, steps: int, seed: int):
-        self.rule, self.student, self.steps, self.seed = rule, student, steps, seed
-        self.done = 0
+    def __init__(self, rule: Supervised, student: Student, turn, steps: int, seed: int):
+        self.rule, self.student, self.turn = rule, student, turn
+        self.steps, self.seed, self.done = steps, seed, 0
 
     def step(self, batch):
         self.done += 1
-        student = self.student
-        images = Map(batch.labelled, batch.exponent)
-        record = student.executor.forward(student.parameters, images)
-        probabilities = loss.softmax(record.logits, loss.EXP2)
-        wide = loss.cross_entropy_error(probabilities, batch.labels)
-        rate = learn(
-            self.rule.optimizer, student, record, wide, None, self.done, self.steps, self.seed
-        )
-        samples = len(batch.labels)
+        student, samples = self.student, len(batch.labels)
+        descent = Descent(self.rule.optimizer, student, self.done, self.steps, self.seed)
+        correct = 0
+        for part in cuts(samples, self.turn(self.done).micro_batches):
+            labels = batch.labels[part]
+            record = student.executor.forward(
+                student.parameters, Map(batch.labelled[part], batch.exponent)
+            )
+            probabilities = loss.softmax(record.logits, loss.EXP2)
+            descent.add(record, loss.cross_entropy_error(probabilities, labels, samples), None)
+            correct += int((top_class(record.logits) == labels).sum())
+        rate = descent.update()
         return Outcome(
-            passes=Passes(0, samples, samples, ema=False),
+            passes=Passes(0, samples, samples, ema=False, micro_batches=descent.micro_batches),
             learning_rate=rate,
-            labelled_correct=int((top_class(record.logits) == batch.labels).sum()),
+            labelled_correct=correct,
             labelled_samples=samples,
             taught=np.zeros(0, bool),
+            skipped_frames=0,
             counters={"student": student.executor.tally.take()},
         )
 
@@ -80,26 +86,61 @@ def new_student(network, numerics, seed) -> Student:
     return Student(network, numerics, start, FixedNetwork(network, numerics, key))
 
 
-def learn(optimizer, student, record, wide, rows, step, steps, seed):
-    """Backward pass and update from the wide error of the logits.
+@dataclass
+class Descent:
+    """One step down: the gradients of its micro-batches, summed exactly, and one update."""
 
-    Parameters
-    ----------
-    wide : int64[n, classes], 30 fractional bits, of the samples with backward work
-    rows : their places in the batch, or None for all
+    optimizer: Sgd
+    student: Student
+    step: int  # from 1
+    steps: int  # of the whole run
+    seed: int
+    gradients: dict[str, tuple[np.ndarray, int]] = field(default_factory=dict)
+    parts: list[tuple[int, int]] = field(default_factory=list)
 
-    Returns
-    -------
-    the learning rate, a real number
-    """
-    numerics = student.numerics
-    key = chosen(numerics.error_rounding, random_key(seed, ROUND_ERROR, step))
-    error = round_error(wide, numerics.error_bits, key)
-    gradients = student.executor.backward(record, error, rows, step)
-    rate = optimizer.rate(step, steps)
-    labels = (seed, UPDATE, step)
-    optimizer.apply(student, gradients, rate, labels)
-    return rate / (1 << 24)
+    def add(self, record: Record, wide: np.ndarray, rows: np.ndarray | None) -> None:
+        """Backward pass of one micro-batch, and its gradients to the others'.
+
+        Parameters
+        ----------
+        record : of its forward pass
+        wide : int64[n, classes], 30 fractional bits, error of the samples with backward work
+        rows : their places in the micro-batch, or None for all
+        """
+        student, numerics = self.student, self.student.numerics
+        label = self.step + self.steps * len(self.parts)  # of random keys: no other pass has it
+        key = chosen(numerics.error_rounding, random_key(self.seed, ROUND_ERROR, label))
+        error = round_error(wide, numerics.error_bits, key)
+        self.parts.append((len(record.images.values), len(wide)))
+        for name, found in student.executor.backward(record, error, rows, label).items():
+            if name in self.gradients:
+                found = self._sum(name, *found)
+            self.gradients[name] = found
+
+    def _sum(self, name: str, gradient: np.ndarray, exponent: int) -> tuple[np.ndarray, int]:
+        """The sum of all micro-batches so far, in words of their own size; what is clipped counts.
+
+        Gradients of scale, shift and bias wait in registers, those of weights in `SUM_BITS`.
+        """
+        total, total_exponent = self.gradients[name]
+        most = limit(SUM_BITS if total.dtype == np.int32 else REGISTER_BITS)
+        common, saturated = update.accumulate(
+            total.reshape(-1), total_exponent, gradient.reshape(-1), exponent, most
+        )
+        row = f"{name.removesuffix('.weight')}.gradient"
+        self.student.executor.tally.add("gradient", row, total.size, saturated)
+        return total, common
+
+    def update(self) -> float:
+        """Move the student; the learning rate, a real number."""
+        rate = self.optimizer.rate(self.step, self.steps)
+        self.optimizer.apply(self.student, self.gradients, rate, (self.seed, UPDATE, self.step))
+        return rate / (1 << update.RATE_BITS)
+
+    @property
+    def micro_batches(self) -> tuple[tuple[int, int], ...]:
+        """For `Passes`: samples forward and backward of each, if there are several."""
+        return tuple(self.parts) if len(self.parts) > 1 else ()
 
 
 def round_error(wide: np.ndarray, bits: int, key: int) -> Map:

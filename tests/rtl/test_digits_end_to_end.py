@@ -145,7 +145,7 @@ def new_learner(network, error_rounding, error_feedback, lanes, register_bits):
         **by_registers,
     )
     rule = MeanTeacher(confidence_threshold=0.0)
-    return rule.start(network, numerics, SeparateEma().blend, steps=10, seed=1)
+    return rule.start(network, numerics, SeparateEma().turn, steps=10, seed=1)
 
 
 def batches(count):

@@ -13,7 +13,7 @@ from accsim.network import (
     Network,
     Shape,
 )
-from accsim.passes import Blend
+from accsim.passes import Blend, Turn
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def dataset():
 @pytest.fixture
 def follow():
     """The moving average, stored after every step."""
-    return lambda step: Blend(1, True)
+    return lambda step: Turn(Blend(1, True))
 
 
 class StoppedClock:

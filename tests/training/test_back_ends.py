@@ -13,7 +13,7 @@ import pytest
 from accsim.data.stream import Batch
 from accsim.network import Shape
 from accsim.numerics import Numerics
-from accsim.passes import Blend
+from accsim.passes import Blend, Turn
 from accsim.training.mean_teacher import MeanTeacher
 from models import convnet
 
@@ -28,7 +28,7 @@ def digest():
     for numerics in (Numerics(), Numerics(activation_bits=12, error_bits=16, accumulator_bits=48)):
         network = convnet.network(8, image=Shape(16, 16, 3))
         rule = MeanTeacher(confidence_threshold=0.2)
-        learner = rule.start(network, numerics, lambda step: Blend(1, True), 4, seed=3)
+        learner = rule.start(network, numerics, lambda step: Turn(Blend(1, True)), 4, seed=3)
         for _ in range(3):
             images = rng.integers(-90, 91, (3, 10, 16, 16, 3)).astype(np.int8)
             learner.step(Batch(images[0], rng.integers(0, 10, 10), *images[1:], -5, 0, 0))

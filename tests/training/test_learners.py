@@ -12,7 +12,7 @@ from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.kernels.fixed_point import limit, random_key
 from accsim.kernels.lfsr import draw
 from accsim.numerics import Numerics, Rounding, Scaling, WeightScaling
-from accsim.passes import Blend, Passes
+from accsim.passes import Blend, Passes, Turn
 from accsim.training import parameters
 from accsim.training.base import Sgd
 from accsim.training.fixed_network import Statistics
@@ -33,8 +33,8 @@ LFSR = Numerics(
 )
 
 
-def train(rule, network, dataset, blend, clock, steps=60, numerics=None):
-    learner = rule.start(network, numerics or Numerics(), blend, steps, seed=4)
+def train(rule, network, dataset, turn, clock, steps=60, numerics=None):
+    learner = rule.start(network, numerics or Numerics(), turn, steps, seed=4)
     outcomes = [learner.step(batch) for batch in STREAM.batches(dataset, clock, steps, seed=4)]
     test = Map(PixelScale.of(dataset.train_images).apply(dataset.test_images), -IMAGE_BITS)
     return learner, outcomes, learner.correct(test, dataset.test_labels)
@@ -187,7 +187,7 @@ def test_teacher_follows_the_schedule(every, network, dataset, clock):
 
     steps, shift, seed = 7, 2, 4
     rule = MeanTeacher(teacher_shift=shift)
-    learner = rule.start(network, Numerics(), blend, steps, seed)
+    learner = rule.start(network, Numerics(), lambda step: Turn(blend(step)), steps, seed)
     name = "conv2.weight"
     index = list(learner.student.parameters).index(name)
     stored = learner.stored[name].values.copy()
@@ -229,7 +229,7 @@ def test_a_narrow_teacher_freezes_where_a_wide_one_follows(
     """
     numerics = Numerics(teacher_bits=bits, teacher_rounding=Rounding.HALF_UP)
     learner = MeanTeacher(teacher_shift=7).start(network, numerics, follow, 1000, seed=4)
-    learner.done = 200  # the average has its full length
+    learner.done = learner.blends = 200  # the average has its full length
     start = {name: stored.values.copy() for name, stored in learner.stored.items()}
     outcomes = [learner.step(batch) for batch in STREAM.batches(dataset, clock, 5, seed=4)]
     changed = [outcome.teacher_changed for outcome in outcomes]
@@ -246,17 +246,17 @@ def test_error_feedback_loses_no_step_of_a_narrow_teacher(network, dataset, cloc
     """
     numerics = Numerics(teacher_bits=8, teacher_rounding=Rounding.HALF_UP, error_feedback=True)
 
-    def blend(step):
-        return Blend(2 - step % 2, step % 2 == 0)
+    def turn(step):
+        return Turn(Blend(2 - step % 2, step % 2 == 0))
 
-    learner = MeanTeacher(teacher_shift=4).start(network, numerics, blend, 1000, seed=4)
-    learner.done = 200
+    learner = MeanTeacher(teacher_shift=4).start(network, numerics, turn, 1000, seed=4)
+    learner.done = learner.blends = 200
     kept = {name: stored.copy() for name, stored in learner.stored.items()}
     exact = {name: stored.values.astype(float).ravel() for name, stored in kept.items()}
     for step, batch in enumerate(STREAM.batches(dataset, clock, 12, seed=4), 201):
         learner.step(batch)
         for name, stored in learner.stored.items():
-            if blend(step).store:
+            if turn(step).blend.store:
                 student = learner.student.parameters[name].values.ravel()
                 exact[name] += (student - kept[name].values.ravel()) / 8
                 kept[name] = stored.copy()
@@ -286,7 +286,7 @@ def test_a_teacher_finer_than_its_student_is_the_exact_average(network, dataset,
     """By whole numbers: teacher += (16 student - teacher + 64) >> 7, from 20-bit words."""
     numerics = Numerics(teacher_bits=20, teacher_rounding=Rounding.HALF_UP)
     learner = MeanTeacher(teacher_shift=7).start(network, numerics, follow, 1000, seed=4)
-    learner.done = 200
+    learner.done = learner.blends = 200
     (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
     before = {name: stored.values.tolist() for name, stored in learner.stored.items()}
     learner.step(batch)
