@@ -8,7 +8,9 @@ import tarfile
 import pytest
 from click.testing import CliRunner
 
-from accsim.__main__ import main
+from accsim.__main__ import main, parsed_schedules
+from accsim.run import told
+from accsim.schedule import AlternateTeacher, GradientAccumulation, LayerwiseEma, SeparateEma
 
 
 def call(*arguments):
@@ -35,6 +37,19 @@ def test_compare_explains_every_schedule_in_a_line(write_workload, tmp_path):
     assert ran.exit_code == 0, ran.output
     for schedule in ("SeparateEma", "LayerwiseEma", "DeferredWriteback(every=8)"):
         assert re.search(rf"^{re.escape(schedule)}: \w+", ran.output, re.MULTILINE)
+
+
+def test_schedules_are_arguments_of_schedules():
+    text = (
+        "GradientAccumulation(LayerwiseEma(), micro_batches=3),"
+        "AlternateTeacher(schedule=GradientAccumulation(SeparateEma), every=4)"
+    )
+    schedules = parsed_schedules(text)
+    assert schedules == [
+        GradientAccumulation(LayerwiseEma(), micro_batches=3),
+        AlternateTeacher(GradientAccumulation(SeparateEma(), micro_batches=2), every=4),
+    ]
+    assert parsed_schedules(",".join(map(told, schedules))) == schedules
 
 
 def test_boards_and_data_are_listed(tmp_path):
@@ -154,12 +169,22 @@ def mistakes():
         (
             "unknown schedule",
             lambda w, t: ["compare", w(), "--schedules", "Fastest"],
-            "--schedules must be a list of SeparateEma, FusedUpdate, LayerwiseEma, DeferredWriteback",
+            "--schedules must be a list of SeparateEma, FusedUpdate, LayerwiseEma, Deferred",
         ),
         (
             "schedule with a bad setting",
             lambda w, t: ["compare", w(), "--schedules", "DeferredWriteback(every=0)"],
             "every must be a whole number of at least 1, not 0",
+        ),
+        (
+            "schedule of no schedule",
+            lambda w, t: ["compare", w(), "--schedules", "AlternateTeacher(Fastest)"],
+            "--schedules must be a list of SeparateEma, FusedUpdate, LayerwiseEma, Deferred",
+        ),
+        (
+            "more micro-batches than labels",
+            lambda w, t: ["compare", w(), "--schedules", "GradientAccumulation(SeparateEma, 9)"],
+            "micro_batches of the schedule must be at most the 8 labelled images of a batch, not 9",
         ),
         ("no such file", lambda w, t: ["run", t / "none.py"], "there is no such file"),
         ("no workload", lambda w, t: ["run", written(t, "steps = 3\n")], "must define `workload"),

@@ -17,7 +17,16 @@ from accsim.kernels.fixed_point import random_key
 from accsim.ledger import LedgerError
 from accsim.report.tables import KINDS
 from accsim.run import compare, open_dataset, run, simulate, told
-from accsim.schedule import DeferredWriteback, LayerwiseEma, SeparateEma
+from accsim.schedule import (
+    AlternateTeacher,
+    DeferredWriteback,
+    FusedUpdate,
+    GradientAccumulation,
+    LayerwiseEma,
+    SeparateEma,
+)
+from accsim.training.mean_teacher import MeanTeacher
+from accsim.training.supervised import Supervised
 from accsim.workload import WorkloadError, read_workload
 
 
@@ -191,6 +200,33 @@ def test_schedules_move_the_bytes_of_the_hand_count(workload, dataset):
         ).sum()  # fmt: skip
         words[schedule.name] = (followed - own_read) / (2 * workload.network.parameters * steps)
     assert words == {"SeparateEma": 5, "LayerwiseEma": 4, "DeferredWriteback": 3 + 1 / every}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        FusedUpdate(),
+        GradientAccumulation(FusedUpdate(), micro_batches=3),
+        GradientAccumulation(DeferredWriteback(every=2), micro_batches=8),
+    ],
+    ids=told,
+)
+@pytest.mark.parametrize("rule", [MeanTeacher(teacher_shift=4), Supervised()])
+def test_schedules_close_their_books_with_every_rule(schedule, rule, workload, dataset):
+    chosen = replace(workload, schedule=schedule, algorithm=rule)
+    summary = simulate(chosen, dataset).summary
+    assert all(book["closed"] for book in summary["ledgers"].values())
+
+
+def test_frames_that_a_resting_teacher_skips_are_dropped(workload, dataset):
+    """Steps 1, 3 and 5 of 6 label 8 frames each; no other is lost to a camera that is slow."""
+    schedule = AlternateTeacher(GradientAccumulation(LayerwiseEma()), every=2)
+    slow = replace(workload, data=replace(workload.data, frames_per_second=100))
+    result = simulate(replace(slow, schedule=schedule), dataset)
+    assert result.summary["cost"]["frames_seen"] == 3 * 8
+    assert result.summary["cost"]["frames_dropped"] == 3 * 8
+    assert result.tables.steps["unlabelled_samples"].tolist() == [8, 0, 8, 0, 8, 0]
+    assert all(book["closed"] for book in result.summary["ledgers"].values())
 
 
 def test_rejected_samples_cost_no_backward_work(workload, dataset):

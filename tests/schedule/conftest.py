@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from accsim.data.stream import Batch
 from accsim.dataflow.output_stationary import OutputStationary
 from accsim.hardware import boards
 from accsim.hardware.buffer import BufferSpec
 from accsim.network import RELU, BatchNorm, Conv2d, Linear, Network, Shape
-from accsim.numerics import Numerics
+from accsim.numerics import Numerics, Rounding
 
 
 @pytest.fixture
@@ -56,3 +58,58 @@ def lower(network):
         )
 
     return lowered
+
+
+@pytest.fixture
+def travelled():
+    """(pass, class) -> bytes read, bytes written over DDR by some operations."""
+
+    def count(operations):
+        counts = {}
+        for operation in operations:
+            for place, side in enumerate((operation.reads, operation.writes)):
+                for tensor, size in side:
+                    row = counts.setdefault((operation.pass_name, tensor.kind), [0, 0])
+                    row[place] += size
+        return {key: tuple(value) for key, value in counts.items()}
+
+    return count
+
+
+@pytest.fixture
+def batches():
+    """Some batches of `network`'s images: 4 labelled, 6 frames in two views."""
+
+    def make(count):
+        rng = np.random.default_rng(8)
+        return [
+            Batch(
+                rng.integers(-127, 128, (4, 4, 4, 1), np.int8),
+                rng.integers(0, 3, 4),
+                *rng.integers(-127, 128, (2, 6, 4, 4, 1), np.int8),
+                -6,
+                6 * number,
+                0,
+            )
+            for number in range(1, count + 1)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def nearest():
+    """Formats whose every word rounds half up: values without random bits."""
+    names = ("error", "master", "momentum", "teacher")
+    return Numerics(**{f"{name}_rounding": Rounding.HALF_UP for name in names})
+
+
+@pytest.fixture
+def averaged():
+    """The teacher's rule in plain integers: ``teacher + round((student - teacher) / 2**shift)``."""
+
+    def average(teacher, student, shift):
+        pairs = zip(teacher.ravel().tolist(), student.ravel().tolist(), strict=True)
+        return [t + ((s - t + (1 << shift >> 1)) >> shift) for t, s in pairs]
+
+    return average
