@@ -10,7 +10,8 @@ class FusedUpdate(Schedule):
     """Update and ema on every word at once: student in and out, teacher in and out.
 
     With the next forward pass, which reads the teacher as in every schedule, 4 + 1 words a weight:
-    the updated word goes to the average on the lanes. The values are those of SeparateEma. A
+    the updated word goes to the average on the lanes. The values are those of SeparateEma, also
+    where words draw from the lanes' registers: all updates of a step draw before its averages. A
     vector unit that is not `fused` runs the two steps one after the other, in 5 + 1.
     """
 

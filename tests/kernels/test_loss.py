@@ -35,6 +35,8 @@ def test_errors_are_gradients(rng):
     logits = torch.tensor(student, requires_grad=True)
     torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).backward()
     np.testing.assert_allclose(error / 2**30, logits.grad.numpy(), atol=2e-4)
+    part = loss.cross_entropy_error(loss.softmax(fixed[:5], loss.EXP2), labels[:5], 12)
+    assert np.array_equal(part, error[:5])  # a micro-batch of the 12
 
     accepted = rng.random(12) > 0.5
     error = loss.consistency_error(fixed, fixed_teacher, accepted, round(0.3 * 65536))
@@ -43,6 +45,10 @@ def test_errors_are_gradients(rng):
     (0.3 * (distance * torch.tensor(accepted)).sum() / 12).backward()
     np.testing.assert_allclose(error / 2**30, logits.grad.numpy(), rtol=1e-3, atol=1e-5)
     assert not error[~accepted].any()
+    part = loss.consistency_error(
+        fixed[:5], fixed_teacher[:5], accepted[:5], round(0.3 * 65536), 12
+    )
+    assert np.array_equal(part, error[:5])
 
 
 def test_round_error_is_stochastic_per_element(rng):
