@@ -91,8 +91,8 @@ class StepClock:
 
     A step is simulated once for each distinct set of passes and charged from memory afterwards.
     The samples of a backward pass are rounded up to the accelerator's `sample_granule`: the
-    samples that fill the granule are padded work, and there are few kinds of step. For the same
-    reason micro-batches are charged in falling order of their backward samples.
+    samples that fill the granule are padded work, and there are few kinds of step. Those
+    of micro-batches are rounded up one by one.
 
     Raises ValueError at birth for buffers too small for one tile of any layer and for operands
     wider than the PE array's.
@@ -196,18 +196,16 @@ class StepClock:
         return self._kinds[key]
 
     def _padded(self, passes: Passes) -> Passes:
-        """`passes` with whole granules backward, and the micro-batches with most of them first."""
+        """`passes` with whole granules backward, of every micro-batch."""
         granule = self.accelerator.sample_granule
-        parts = [
+        parts = tuple(
             (forward, min(ceil_div(backward, granule) * granule, forward))
             for forward, backward in passes.parts
-        ]
+        )
         return replace(
             passes,
             backward=sum(backward for _, backward in parts),
-            micro_batches=tuple(sorted(parts, key=lambda part: part[1], reverse=True))
-            if passes.micro_batches
-            else (),
+            micro_batches=parts if passes.micro_batches else (),
         )
 
     def wait_until(self, ps: int) -> None:
