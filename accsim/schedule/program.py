@@ -189,9 +189,9 @@ class Program:
         parts = passes.parts
         last = max((index for index, (_, samples) in enumerate(parts) if samples), default=None)
         frames = cuts(passes.teacher_forward, len(parts))
-        for index, ((forward, backward), labelled) in enumerate(zip(parts, frames, strict=True)):
+        for index, ((forward, backward), seen) in enumerate(zip(parts, frames, strict=True)):
             self.student_forward(forward)
-            self.loss(forward, labelled.stop - labelled.start, backward)
+            self.loss(forward, seen.stop - seen.start, backward)
             self.backward(backward, update=index == last, average=average)
 
     # Forward
