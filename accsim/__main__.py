@@ -126,15 +126,18 @@ def run_command(workload, steps, seed, out, data, quiet):
     show_default=True,
     help="Schedules to compare, such as 'LayerwiseEma,DeferredWriteback(every=16)'.",
 )
-def compare_command(workload, steps, seed, out, data, quiet, schedules):
+@click.option(
+    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs a schedule."
+)
+def compare_command(workload, steps, seed, out, data, quiet, schedules, seeds):
     """Run WORKLOAD under several schedules and set them side by side."""
     with told_in_one_sentence():
         chosen = overridden(read_workload(workload), steps, seed)
         rivals = parsed_schedules(schedules)
         out = out or Path("reports") / f"{workload.stem}_compare"
         dataset = announced(chosen, data)
-        with progress(chosen.steps * len(rivals), quiet) as on_step:
-            rows = compare(chosen, rivals, out, dataset, on_step)
+        with progress(chosen.steps * len(rivals) * seeds, quiet) as on_step:
+            rows = compare(chosen, rivals, out, dataset, on_step, seeds)
     if not quiet:
         console.print(compare_table(rows))
         for row in rows:

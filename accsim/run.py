@@ -21,7 +21,7 @@ from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.report.comparison import write_comparison
 from accsim.report.folder import require_place
 from accsim.report.page import write_report
-from accsim.report.tables import Tables
+from accsim.report.tables import Tables, accuracy_curves
 from accsim.schedule.base import Schedule
 from accsim.training.base import Learner, Outcome
 from accsim.training.counters import KINDS, Counters
@@ -135,30 +135,49 @@ def compare(
     out: Path,
     dataset: Dataset,
     on_step=lambda status: None,
+    seeds: int = 1,
 ) -> list[dict[str, Any]]:
-    """Run one workload under several schedules and write them side by side; the rows written."""
+    """Run one workload under several schedules and write them side by side; the rows written.
+
+    With `seeds` above 1 each runs with so many seeds from the workload's own on: figures are means,
+    accuracies have standard deviations, and bytes are told apart for the first seed.
+    """
     require_place(out, "compare.json")
     rows = []
     for schedule in schedules:
-        with _misfits():
-            rival = replace(workload, schedule=schedule)
-        result = simulate(rival, dataset, on_step)
-        cost, accuracy = result.summary["cost"], result.summary["accuracy"]
+        results = []
+        for number in range(seeds):
+            with _misfits():
+                rival = replace(workload, schedule=schedule, seed=workload.seed + number)
+            results.append(simulate(rival, dataset, on_step))
+        accuracies = pd.DataFrame([result.summary["accuracy"] for result in results])
+        costs = pd.DataFrame([result.summary["cost"] for result in results])
         rows.append(
             {
                 "schedule": told(schedule),
                 "explanation": schedule.explain(),
-                "student_accuracy": accuracy["student"],
-                "teacher_accuracy": accuracy["teacher"],
-                "tensors": result.tables.tensors,
-                **{
-                    key: cost[key]
-                    for key in ("cycles", "seconds", "ddr_read_bytes", "ddr_write_bytes", "joules")
-                },
+                "seeds": seeds,
+                **_mean_and_spread("student_accuracy", accuracies["student"]),
+                **_mean_and_spread("teacher_accuracy", accuracies["teacher"]),
+                "tensors": results[0].tables.tensors,
+                "passes": results[0].tables.passes,
+                "curves": [accuracy_curves(result.tables) for result in results],
+                **{key: round(costs[key].mean()) for key in WHOLE},
+                **{key: float(costs[key].mean()) for key in ("seconds", "joules")},
             }
         )
     write_comparison(out, rows, {row["schedule"]: row["explanation"] for row in rows})
     return rows
+
+
+WHOLE = ("cycles", "ddr_read_bytes", "ddr_write_bytes", "frames_dropped")
+
+
+def _mean_and_spread(name: str, values: pd.Series) -> dict[str, float | None]:
+    """Mean and sample deviation, None where there is none: no teacher, one seed."""
+    numbers = values.astype("float64")
+    found = {name: numbers.mean(), f"{name}_std": numbers.std(ddof=1)}
+    return {key: None if pd.isna(value) else float(value) for key, value in found.items()}
 
 
 def told(schedule: Schedule) -> str:

@@ -267,6 +267,18 @@ def test_compare_sets_schedules_side_by_side(workload, dataset, tmp_path):
     assert (tmp_path / "out" / "README.md").is_file()
 
 
+def test_compare_runs_every_schedule_with_every_seed(workload, dataset, tmp_path):
+    (row,) = compare(workload, [SeparateEma()], tmp_path / "out", dataset, seeds=2)
+    alone = [
+        simulate(replace(workload, schedule=SeparateEma(), seed=workload.seed + number), dataset)
+        for number in range(2)
+    ]
+    accuracies = [result.summary["accuracy"]["student"] for result in alone]
+    assert row["student_accuracy"] == pytest.approx(sum(accuracies) / 2)
+    assert row["student_accuracy_std"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
+    assert row["cycles"] == round(sum(result.summary["cost"]["cycles"] for result in alone) / 2)
+
+
 @pytest.mark.parametrize(
     ("choices", "message"),
     [

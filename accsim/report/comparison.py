@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.table import Table
 
+from accsim.report import figures
 from accsim.report.answer import percent, quantity
 from accsim.report.folder import replaced_folder
 from accsim.report.page import render, write_csv, write_json
@@ -14,14 +16,19 @@ from accsim.report.tables import in_order_of_passes
 
 KEYS = (
     "schedule",
+    "seeds",
     "cycles",
     "seconds",
     "ddr_read_bytes",
     "ddr_write_bytes",
     "joules",
+    "frames_dropped",
     "student_accuracy",
+    "student_accuracy_std",
     "teacher_accuracy",
+    "teacher_accuracy_std",
 )
+PLACES = {"simulated_seconds": "accuracy_at_equal_seconds", "joules": "accuracy_at_equal_joules"}
 
 
 def compare_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -39,23 +46,24 @@ def compare_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def write_comparison(
     out: Path, rows: Sequence[Mapping[str, Any]], explanations: Mapping[str, str]
 ) -> Path:
-    """Write compare.json, compare.csv, compare_bytes.csv and README.md into `out`; return `out`.
+    """Write compare.json, figures and tables beside README.md into `out`; return `out`.
 
     Parameters
     ----------
     out : folder; an earlier comparison there is replaced once the new one is complete
-    rows : one schedule each, holding `KEYS` and `tensors`, the table of `Tables.tensors`; the
-        others are held against the first
+    rows : one schedule each, holding `KEYS`, the tables `tensors` and `passes` of `Tables`, and
+        `curves`, those of `accuracy_curves` for every seed; the others are held against the first
     explanations : for each schedule's name one line on why its bytes differ
 
     Raises ValueError for rows that cannot be compared, OSError for a place that cannot be written.
     """
-    check_rows(rows, "tensors")
+    check_rows(rows, "tensors", "passes", "curves")
     unexplained = [row["schedule"] for row in rows if row["schedule"] not in explanations]
     if unexplained:
         raise ValueError(f"explanations must name every schedule, missing: {unexplained}")
     plain = [{key: row[key] for key in KEYS} for row in rows]
-    for row in plain:
+    for row, equal in zip(plain, equal_accuracies(rows), strict=True):
+        row |= equal
         row["explanation"] = explanations[row["schedule"]]
     differences = byte_differences(rows)
     with replaced_folder(out, marker="compare.json") as folder:
@@ -63,10 +71,22 @@ def write_comparison(
         write_json(folder / "compare.json", {"schedules": plain, "byte_differences": records})
         write_csv(folder / "compare.csv", pd.DataFrame(plain))
         write_csv(folder / "compare_bytes.csv", differences)
+        for name, data, panel in (
+            ("cycles", busy_cycles(rows), figures.plot_compared_cycles),
+            ("ddr_traffic", traffic(rows), figures.plot_compared_bytes),
+            ("accuracy", mean_curves(rows), figures.plot_compared_accuracy),
+        ):
+            write_csv(folder / f"compare_{name}.csv", data)
+            figures.save_figure(folder / f"compare_{name}.png", data, (panel,))
         page = render(
             "comparison.md.j2",
             title=Path(out).name,
             rows=[told(row) for row in plain],
+            equal=[
+                {"schedule": row["schedule"], **{key: percent(row[key]) for key in PLACES.values()}}
+                for row in plain
+            ],
+            seeds=plain[0]["seeds"],
             explanations=[(row["schedule"], row["explanation"]) for row in plain],
             first=plain[0]["schedule"],
             differences={
@@ -98,10 +118,64 @@ def byte_differences(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.concat(found[1:] or found, ignore_index=True)
 
 
+def equal_accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Accuracy of every schedule when the one that ends first in time, or in joules, has ended.
+
+    On a straight line between two evaluations; that of the first one before it. The teacher's, of
+    the student where there is no teacher; the mean over the seeds.
+    """
+    found: list[dict[str, float]] = [{} for _ in rows]
+    for place, name in PLACES.items():
+        ends = [curve[place].max() for row in rows for curve in row["curves"]]
+        for row, at in zip(rows, found, strict=True):
+            bests = [_best(curve) for curve in row["curves"]]
+            reached = [np.interp(min(ends), best[place], best["accuracy"]) for best in bests]
+            at[name] = float(np.mean(reached))
+    return found
+
+
+def _best(curve: pd.DataFrame) -> pd.DataFrame:
+    """The teacher's part of a curve, or the student's."""
+    network = "teacher" if "teacher" in set(curve["network"]) else "student"
+    return curve[curve["network"] == network]
+
+
+def mean_curves(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Accuracy over simulated time of every schedule, mean over the seeds at each evaluation."""
+    curves = [
+        _best(curve).assign(schedule=row["schedule"]) for row in rows for curve in row["curves"]
+    ]
+    columns = ["simulated_seconds", "joules", "accuracy"]
+    return pd.concat(curves).groupby(["schedule", "step"], sort=False)[columns].mean().reset_index()
+
+
+def busy_cycles(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Busy cycles of every schedule by pass and unit, of the first seed."""
+    tables = [
+        in_order_of_passes(
+            row["passes"].groupby(["pass", "unit"], as_index=False)["cycles_busy"].sum(), ["unit"]
+        ).assign(schedule=row["schedule"])
+        for row in rows
+    ]
+    return pd.concat(tables, ignore_index=True)[["schedule", "pass", "unit", "cycles_busy"]]
+
+
+def traffic(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Bytes over DDR of every schedule by tensor class, of the first seed."""
+    tables = [
+        row["tensors"]
+        .assign(bytes=row["tensors"]["read_bytes"] + row["tensors"]["write_bytes"])
+        .groupby("class", as_index=False)["bytes"]
+        .sum()
+        .assign(schedule=row["schedule"])
+        for row in rows
+    ]
+    return pd.concat(tables, ignore_index=True)[["schedule", "class", "bytes"]]
+
+
 def told(row: Mapping[str, Any]) -> dict[str, str]:
     """One schedule's figures as a reader wants them."""
-    accuracies = (row["student_accuracy"], row["teacher_accuracy"])
-    student, teacher = ("none" if share is None else percent(share) for share in accuracies)
+    student, teacher = (_share(row, f"{network}_accuracy") for network in ("student", "teacher"))
     return {
         "schedule": row["schedule"],
         "cycles": f"{row['cycles']:,}",
@@ -112,6 +186,14 @@ def told(row: Mapping[str, Any]) -> dict[str, str]:
         "student": student,
         "teacher": teacher,
     }
+
+
+def _share(row: Mapping[str, Any], name: str) -> str:
+    """An accuracy with its spread, where it has them."""
+    mean, spread = row[name], row[f"{name}_std"]
+    if mean is None:
+        return "none"
+    return percent(mean) if spread is None else f"{percent(mean)} +- {percent(spread)}"
 
 
 def check_rows(rows: Sequence[Mapping[str, Any]], *more: str) -> None:

@@ -118,6 +118,30 @@ def plot_ablated_joules(ax: Axes, found: pd.DataFrame) -> None:
     ax.yaxis.set_major_formatter(EngFormatter("J"))
 
 
+def plot_compared_accuracy(ax: Axes, curves: pd.DataFrame) -> None:
+    """Lines of test accuracy over simulated seconds; one line a schedule."""
+    for place, (schedule, curve) in enumerate(curves.groupby("schedule", sort=False)):
+        seconds, color = curve["simulated_seconds"], f"C{place % PALETTE}"
+        ax.plot(seconds, curve["accuracy"], color=color, marker=".", label=str(schedule))
+    ax.set(xlabel="simulated time (s)", ylabel="test accuracy")
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_compared_cycles(ax: Axes, cycles: pd.DataFrame) -> None:
+    """Stacked bars of busy cycles; bars are schedules, colours are passes on their unit."""
+    named = cycles.assign(part=cycles["pass"] + ", " + cycles["unit"])
+    plot_stacked_bars(ax, named, bar="schedule", stack="part", length="cycles_busy")
+    ax.set(xlabel="busy cycles over the run, both units")
+    ax.xaxis.set_major_formatter(EngFormatter())
+
+
+def plot_compared_bytes(ax: Axes, traffic: pd.DataFrame) -> None:
+    """Stacked bars of DDR bytes; bars are schedules, colours are tensor classes."""
+    plot_stacked_bars(ax, traffic, bar="schedule", stack="class", length="bytes")
+    ax.set(xlabel="bytes over the run, read and written")
+    ax.xaxis.set_major_formatter(EngFormatter("B"))
+
+
 def plot_spread(ax: Axes, found: pd.DataFrame, measure: str, color: str) -> None:
     """Points of the column `measure` by `value`, bars of its ``_std``; in the table's order."""
     spread = found[f"{measure}_std"].fillna(0.0)

@@ -6,7 +6,18 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from accsim.report.comparison import byte_differences, compare_table, write_comparison
+from accsim.report.comparison import (
+    byte_differences,
+    compare_table,
+    equal_accuracies,
+    told,
+    write_comparison,
+)
+
+
+def curve(*points, network="student"):
+    columns = ["step", "simulated_seconds", "joules", "accuracy"]
+    return pd.DataFrame(points, columns=columns).assign(network=network)
 
 
 def schedule(name, *tensors, **changed):
@@ -18,9 +29,17 @@ def schedule(name, *tensors, **changed):
         "ddr_read_bytes": 150,
         "ddr_write_bytes": 46,
         "joules": 2.0,
+        "frames_dropped": 0,
+        "seeds": 1,
         "student_accuracy": 0.75,
+        "student_accuracy_std": None,
         "teacher_accuracy": None,
+        "teacher_accuracy_std": None,
         "tensors": pd.DataFrame(tensors, columns=columns),
+        "passes": pd.DataFrame(
+            [("update", "vector_unit", 7)], columns=["pass", "unit", "cycles_busy"]
+        ),
+        "curves": [curve((1, 0.5, 1.0, 0.4), (2, 1.0, 2.0, 0.75))],
         **changed,
     }
 
@@ -90,7 +109,11 @@ def test_terminal_shows_a_row_a_schedule(rows):
 def test_folder_holds_page_totals_and_differences(rows, tmp_path):
     out = write_comparison(tmp_path / "both", rows, EXPLANATIONS)
     names = {path.name for path in out.iterdir()}
-    assert names == {"README.md", "compare.json", "compare.csv", "compare_bytes.csv"}
+    figures = {f"compare_{name}" for name in ("accuracy", "cycles", "ddr_traffic")}
+    assert names == {
+        *("README.md", "compare.json", "compare.csv", "compare_bytes.csv"),
+        *(f"{name}.{kind}" for name in figures for kind in ("csv", "png")),
+    }
     page = (out / "README.md").read_text()
     assert "- **LayerwiseEma**: Fused." in page
     assert "| teacher forward | weights | +100 | 0 |" in page
@@ -102,6 +125,25 @@ def test_folder_holds_page_totals_and_differences(rows, tmp_path):
     totals = pd.read_csv(out / "compare.csv")
     assert totals["cycles"].tolist() == [4000, 3500, 4000]
     assert pd.read_csv(out / "compare_bytes.csv")["read_bytes"].sum() == -100
+
+
+def test_accuracies_are_told_when_the_first_has_ended(rows):
+    """The second schedule is twice as fast and takes half the energy: it ends at 0.5 s and 1 J."""
+    fast = [curve((1, 0.25, 0.5, 0.4), (2, 0.5, 1.0, 0.75))]
+    slow = [
+        curve((1, 0.4, 0.8, 0.2), (2, 0.8, 1.6, 0.6)),  # a quarter of the way: 0.3
+        curve((1, 0.6, 1.2, 0.5)),  # not yet evaluated: as in the first
+    ]
+    found = equal_accuracies([{**rows[0], "curves": slow}, {**rows[1], "curves": fast}])
+    for at, accuracy in zip(found, (0.4, 0.75), strict=True):
+        assert at["accuracy_at_equal_seconds"] == pytest.approx(accuracy)
+        assert at["accuracy_at_equal_joules"] == pytest.approx(accuracy)
+
+
+def test_a_spread_stands_beside_its_mean(rows):
+    spread = {**rows[0], "seeds": 3, "student_accuracy_std": 0.01}
+    assert told(spread)["student"] == "75.0% +- 1.0%"
+    assert told(rows[0])["student"] == "75.0%"
 
 
 def test_rows_that_cannot_be_compared_are_refused(rows, tmp_path):
