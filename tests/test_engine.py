@@ -11,8 +11,7 @@ from accsim.dataflow.tile import Tensor, Tile, Transfer
 from accsim.dataflow.weight_stationary import WeightStationary
 from accsim.engine import simulate
 from accsim.hardware import boards
-from accsim.hardware.accelerator import BuffersSpec
-from accsim.hardware.buffer import BufferSpec
+from accsim.hardware.buffer import BufferSpec, BuffersSpec
 from accsim.hardware.dma import DmaSpec
 from accsim.hardware.dram_controller import RecallCheck
 from accsim.hardware.pe_array import PEArraySpec

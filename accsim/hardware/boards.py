@@ -6,8 +6,9 @@ watts are estimates (no board publishes them for an idle accelerator): the one m
 such a board, EF-Train on a ZCU102, draws 46.99 GFLOPS / 6.09 GFLOPS/W = 7.72 W in all at 100 MHz.
 """
 
-from accsim.hardware.accelerator import AcceleratorSpec, BoardSpec, BuffersSpec
-from accsim.hardware.buffer import BufferSpec
+from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.hardware.board import BoardSpec
+from accsim.hardware.buffer import BufferSpec, BuffersSpec
 from accsim.hardware.dma import DmaSpec
 from accsim.hardware.dram_parts import part
 from accsim.hardware.pe_array import PEArraySpec

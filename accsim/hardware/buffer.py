@@ -1,7 +1,7 @@
 """On-chip buffers: banks of block memory, cut into slots that are filled and used in turn."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from accsim.units import ceil_div
@@ -99,6 +99,36 @@ class BufferSpec:
 def tiled(width_bits: int, words: int, shapes) -> int:
     """Fewest blocks of one of `shapes`, (bits, words), that cover a memory."""
     return min(ceil_div(width_bits, bits) * ceil_div(words, depth) for bits, depth in shapes)
+
+
+@dataclass(frozen=True)
+class BuffersSpec:
+    """The on-chip memories by what they hold."""
+
+    input: BufferSpec  # maps that stream through a unit
+    weight: BufferSpec  # weights in operand_bits; the second operand of backward_weight
+    output: BufferSpec  # results on their way to DDR
+    gradient: BufferSpec  # weight gradients, accumulated over the batch
+    resident_bytes: int  # whole maps that need not travel; 0: none
+
+    def __post_init__(self):
+        if self.resident_bytes < 0:
+            raise ValueError(f"resident_bytes must be 0 or more, not {self.resident_bytes}")
+
+    @property
+    def by_name(self) -> dict[str, BufferSpec]:
+        """All buffers; the resident maps lie in banks like those of the input buffer."""
+        named = {name: getattr(self, name) for name in ("input", "weight", "output", "gradient")}
+        if self.resident_bytes:
+            named["resident"] = replace(
+                self.input, capacity_bytes=self.resident_bytes, slots=1, memory=None
+            )
+        return named
+
+    @property
+    def capacity_bytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(buffer.capacity_bytes for buffer in self.by_name.values())
 
 
 class Buffer:

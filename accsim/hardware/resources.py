@@ -12,15 +12,14 @@ weight-stationary array lie in the output buffer. The memory controller is hard 
 from dataclasses import dataclass, fields
 from itertools import product
 from math import inf
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from accsim.hardware.buffer import BufferSpec, Memory
+from accsim.hardware.board import BoardSpec
+from accsim.hardware.buffer import BufferSpec, BuffersSpec, Memory
+from accsim.hardware.dma import DmaSpec
 from accsim.hardware.pe_array import PEArraySpec
 from accsim.hardware.vector_unit import VectorUnitSpec
 from accsim.units import ceil_div
-
-if TYPE_CHECKING:
-    from accsim.hardware.accelerator import AcceleratorSpec
 
 FIFO_WORDS = 512  # the depth of a block RAM 72 bits wide: the data that one DMA engine holds
 PACKED_MAC_LUTS = 40  # the sum that leaves the slice, and what parts the two products: AMD WP486
@@ -32,6 +31,25 @@ ADVICE = {
     "bram36": ("BRAM36 blocks", "smaller buffers or fewer banks"),
     "uram": ("URAM blocks", "smaller buffers or fewer banks"),
 }
+
+
+class Machine(Protocol):
+    """What resources are counted of: an accelerator, by its parts."""
+
+    @property
+    def board(self) -> BoardSpec: ...
+
+    @property
+    def pe_array(self) -> PEArraySpec: ...
+
+    @property
+    def vector_unit(self) -> VectorUnitSpec: ...
+
+    @property
+    def buffers(self) -> BuffersSpec: ...
+
+    @property
+    def dma(self) -> DmaSpec: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +82,7 @@ CONTROL = Resources(luts=245, flip_flops=77)
 LANE = Resources(dsp_slices=7, luts=2040, flip_flops=447)
 
 
-def resources(accelerator: "AcceleratorSpec") -> dict[str, Resources]:
+def resources(accelerator: Machine) -> dict[str, Resources]:
     """Resources by part: PE array, vector unit, each buffer, DMA."""
     array, unit = accelerator.pe_array, accelerator.vector_unit
     buffers = accelerator.buffers.by_name
@@ -79,7 +97,7 @@ def resources(accelerator: "AcceleratorSpec") -> dict[str, Resources]:
     }
 
 
-def check(accelerator: "AcceleratorSpec") -> None:
+def check(accelerator: Machine) -> None:
     """Raise ValueError where the board has less of a resource than the accelerator needs."""
     needed = sum(resources(accelerator).values(), start=Resources())
     for name, (label, remedy) in ADVICE.items():
@@ -91,7 +109,7 @@ def check(accelerator: "AcceleratorSpec") -> None:
             )
 
 
-def placement(accelerator: "AcceleratorSpec") -> dict[str, Memory]:
+def placement(accelerator: Machine) -> dict[str, Memory]:
     """The memory of each buffer: of all ways, the one that leaves the board most room.
 
     Room is what the fullest kind of memory has left, as a share of it.
@@ -168,7 +186,7 @@ def _of_buffer(buffer: BufferSpec, memory: Memory) -> Resources:
     return Resources(**{kinds[memory]: blocks})
 
 
-def _dma_fifos(accelerator: "AcceleratorSpec") -> Resources:
+def _dma_fifos(accelerator: Machine) -> Resources:
     """A FIFO in block RAM for each DMA engine, as wide as a cycle's bytes."""
     rates = accelerator.dma.read_bytes_per_cycle, accelerator.dma.write_bytes_per_cycle
     fifos = (BufferSpec(FIFO_WORDS * rate, 1, 1, 8 * rate, ports=1) for rate in rates)

@@ -26,8 +26,7 @@ from accsim.dataflow.product import GradientProduct, Product
 from accsim.dataflow.tile import Operand, Tensor, Weights
 from accsim.dataflow.tiling import Window
 from accsim.hardware import boards
-from accsim.hardware.accelerator import BuffersSpec
-from accsim.hardware.buffer import BufferSpec
+from accsim.hardware.buffer import BufferSpec, BuffersSpec
 from accsim.hardware.dma import DmaSpec
 from accsim.hardware.pe_array import NO_REGISTERS, PEArraySpec
 from accsim.network import Shape
