@@ -326,7 +326,8 @@ def parts_of(array: PEArraySpec, sides: tuple[int, int, int]) -> list[PEArraySpe
     """Parts of `array` that may be faster than others for a product of `sides`.
 
     As few folds as the array allows are best, of as few rows and columns as they need: more folds
-    cost a stream each. Only where a stream is shorter than a side can shorter skews be worth it.
+    cost a stream each. Only where a stream is shorter than a side can shorter skews be worth it. A
+    column less saves one cycle, once or without overlap in every fold.
     """
 
     def sizes(side: int, most: int, stream: int) -> list[int]:
@@ -335,8 +336,13 @@ def parts_of(array: PEArraySpec, sides: tuple[int, int, int]) -> list[PEArraySpe
         return sorted({balanced} | shorter, reverse=True)
 
     down, across, stream = sides
-    return [
-        replace(array, rows=rows, columns=columns)
-        for rows in sizes(down, array.rows, stream)
-        for columns in sizes(across, array.columns, max(stream, rows))
-    ]
+    parts = []
+    for rows in sizes(down, array.rows, stream):
+        folds, (widest, *narrower) = ceil_div(down, rows), sizes(across, array.columns, stream)
+        parts.append(replace(array, rows=rows, columns=widest))
+        for columns in narrower:
+            more = folds * (ceil_div(across, columns) - ceil_div(across, widest))
+            skews = 1 if array.overlap else folds * ceil_div(across, widest)
+            if more * stream < (widest - columns) * skews:
+                parts.append(replace(array, rows=rows, columns=columns))
+    return parts

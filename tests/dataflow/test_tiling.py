@@ -229,6 +229,27 @@ def test_more_processing_elements_never_make_a_product_slower(
     assert fastest(large) <= fastest(small) <= dataflow.cycles(small, gemm)
 
 
+@settings(max_examples=60)
+@given(
+    st.sampled_from(DATAFLOWS[:3]),
+    *[st.integers(1, 9)] * 2,
+    *[st.integers(1, 40)] * 3,
+    st.sampled_from([1, 3]),
+    st.booleans(),
+)
+def test_the_parts_tried_hold_the_fastest_of_all_parts(
+    dataflow, rows, columns, m, n, k, groups, overlap
+):
+    array, gemm = PEArraySpec(rows, columns, overlap=overlap), Gemm(m, n, k, groups)
+    every = (
+        dataflow.cycles(replace(array, rows=down + 1, columns=across + 1), gemm)
+        for down in range(rows)
+        for across in range(columns)
+    )
+    tried = (dataflow.cycles(part, gemm) for part in parts_of(array, dataflow.sides(gemm)))
+    assert min(tried) == min(every)
+
+
 @pytest.mark.parametrize("name", ["forward", "backward_data", "backward_weight"])
 @pytest.mark.parametrize("dataflow", [OutputStationary(), WeightStationary()], ids=str)
 @pytest.mark.parametrize("rate", [2, 16, 128])
