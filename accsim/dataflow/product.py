@@ -65,8 +65,8 @@ def neighbours(items: list[Step]) -> Iterator[tuple[Step | None, Step, Step | No
 
 
 @dataclass(frozen=True, kw_only=True)
-class Product:
-    """A matrix product on the PE array that writes a map: forward, or backward_data.
+class LayerProduct:
+    """What the matrix products of a layer's passes have in common.
 
     Of a grouped layer it is `groups` products, each on its own channels of both maps.
     """
@@ -75,10 +75,7 @@ class Product:
     samples: int
     source: Operand
     source_shape: Shape
-    target: Operand
-    target_shape: Shape
     window: Window
-    weights: Weights
     groups: int = 1
 
     @property
@@ -86,25 +83,43 @@ class Product:
         """Input channels of one group."""
         return self.source_shape.channels // self.groups
 
-    def nest(self, machine: AcceleratorSpec) -> Nest:
-        """What the tiling depends on."""
+    def _nest(self, pixels: Operand, shape: Shape, sum_bytes: int, **more) -> Nest:
+        """The loops over the map whose pixels are cut, and what the pass adds to them."""
         return Nest(
             label=self.label,
             samples=self.samples,
-            rows=self.target_shape.height,
-            width=self.target_shape.width,
-            outputs=self.target_shape.channels,
+            rows=shape.height,
+            width=shape.width,
+            outputs=shape.channels,
             inputs=self.inputs,
             groups=self.groups,
             window=self.window,
             source_rows=self.source_shape.height,
             source_bytes=self.source.tensor.sample_bytes,
             source_on_chip=self.source.on_chip,
-            map_bytes=self.target.tensor.sample_bytes,
-            map_on_chip=self.target.on_chip,
+            map_bytes=pixels.tensor.sample_bytes,
+            map_on_chip=pixels.on_chip,
+            sum_bytes=sum_bytes,
+            **more,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product(LayerProduct):
+    """A matrix product on the PE array that writes a map: forward, or backward_data."""
+
+    target: Operand
+    target_shape: Shape
+    weights: Weights
+
+    def nest(self, machine: AcceleratorSpec) -> Nest:
+        """What the tiling depends on."""
+        return self._nest(
+            self.target,
+            self.target_shape,
+            machine.pe_array.accumulator_bytes,
             weight_bytes=_travelling(self.weights.first),
             weight_again_bytes=_travelling(self.weights.again),
-            sum_bytes=machine.pe_array.accumulator_bytes,
         )
 
     def plan(self, machine: AcceleratorSpec, dataflow: Dataflow) -> Plan:
@@ -181,23 +196,15 @@ class Product:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientProduct:
-    """backward_weight on the PE array: ``source^T @ error``, summed over samples on chip."""
+class GradientProduct(LayerProduct):
+    """backward_weight on the PE array: ``source^T @ error``, summed over samples on chip.
 
-    label: str
-    samples: int
-    source: Operand  # the input of the forward pass
-    source_shape: Shape
+    `source` is the input of the forward pass.
+    """
+
     error: Operand
     error_shape: Shape
-    window: Window
     gradient: Operand
-    groups: int = 1
-
-    @property
-    def inputs(self) -> int:
-        """Input channels of one group."""
-        return self.source_shape.channels // self.groups
 
     @property
     def word_bytes(self) -> int:
@@ -207,21 +214,10 @@ class GradientProduct:
 
     def nest(self) -> Nest:
         """What the tiling depends on."""
-        return Nest(
-            label=self.label,
-            samples=self.samples,
-            rows=self.error_shape.height,
-            width=self.error_shape.width,
-            outputs=self.error_shape.channels,
-            inputs=self.inputs,
-            groups=self.groups,
-            window=self.window,
-            source_rows=self.source_shape.height,
-            source_bytes=self.source.tensor.sample_bytes,
-            source_on_chip=self.source.on_chip,
-            map_bytes=self.error.tensor.sample_bytes,
-            map_on_chip=self.error.on_chip,
-            sum_bytes=max(self.word_bytes, SUM_BYTES),
+        return self._nest(
+            self.error,
+            self.error_shape,
+            max(self.word_bytes, SUM_BYTES),
             gradient_bytes=0 if self.gradient.on_chip else self.word_bytes,
             of_weights=True,
         )
