@@ -129,6 +129,27 @@ def test_a_single_slot_makes_load_and_compute_take_turns():
     assert alone.makespan_cycles >= 4 * (200 + 40 + 100)
 
 
+def test_without_prefetch_loads_stop_where_a_loop_begins_anew():
+    """Tiles of 200 cycles whose loads take 140: hidden, but for the first of each loop of two."""
+    tiles = [
+        Tile(
+            cycles=200,
+            loads=(Transfer(tensor(65536, 65536 * i), 0, 6400),),
+            restarts=i % 2 == 0,
+            fills=("input",),
+            frees=("input",),
+        )
+        for i in range(6)
+    ]
+    held_back = replace(MACHINE, dma=replace(MACHINE.dma, prefetch=False))
+    ahead, stopped = (
+        simulate([operation("pe_array", *tiles)], machine).makespan_cycles
+        for machine in (MACHINE, held_back)
+    )
+    assert 6 * 200 + 140 <= ahead < 6 * 200 + 2 * 140
+    assert 6 * 200 + 3 * 140 <= stopped < 6 * 200 + 4 * 140
+
+
 def test_a_unit_waits_for_the_write_engine_when_its_output_is_full():
     def tile(number):
         store = Transfer(tensor(65536, 65536 * number), 0, 65536)

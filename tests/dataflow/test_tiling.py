@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from accsim import engine
@@ -237,6 +237,8 @@ def test_more_processing_elements_never_make_a_product_slower(
     st.sampled_from([1, 3]),
     st.booleans(),
 )
+@example(OutputStationary(), 9, 9, 1, 9, 1, 1, True)  # two folds of 5 columns skew less than one
+@example(WeightStationary(), 9, 9, 1, 9, 1, 1, True)
 def test_the_parts_tried_hold_the_fastest_of_all_parts(
     dataflow, rows, columns, m, n, k, groups, overlap
 ):
