@@ -4,10 +4,12 @@ import ast
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -23,13 +25,14 @@ from accsim.replaced_file import replaced_file
 from accsim.report.ablation import ablation_table
 from accsim.report.answer import summary_table
 from accsim.report.comparison import compare_table
-from accsim.run import Status, compare, open_dataset, run
-from accsim.schedule import SCHEDULES
+from accsim.run import Status, compare, open_dataset, run, told
+from accsim.schedule import SCHEDULES, DeferredWriteback, LayerwiseEma, SeparateEma
 from accsim.schedule.base import Schedule
-from accsim.workload import Workload, WorkloadError, read_workload
+from accsim.workload import Workload, WorkloadError, read_file, read_workload
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 wide = Console(width=None if sys.stdout.isatty() else 160)  # for tables of many columns
+RIVALS = (SeparateEma(), LayerwiseEma(), DeferredWriteback())  # where a file names no others
 DATA_OPTION = click.option(
     "--data", type=click.Path(path_type=Path), help="Folder that holds the data sets."
 )
@@ -122,9 +125,8 @@ def run_command(workload, steps, seed, out, data, quiet):
 @experiment
 @click.option(
     "--schedules",
-    default="SeparateEma,LayerwiseEma,DeferredWriteback",
-    show_default=True,
-    help="Schedules to compare, such as 'LayerwiseEma,DeferredWriteback(every=16)'.",
+    help="Schedules to compare, such as 'LayerwiseEma,DeferredWriteback(every=16)'.  [default: the "
+    f"file's `schedules`, else {','.join(map(told, RIVALS))}]",
 )
 @click.option(
     "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs a schedule."
@@ -132,8 +134,9 @@ def run_command(workload, steps, seed, out, data, quiet):
 def compare_command(workload, steps, seed, out, data, quiet, schedules, seeds):
     """Run WORKLOAD under several schedules and set them side by side."""
     with told_in_one_sentence():
-        chosen = overridden(read_workload(workload), steps, seed)
-        rivals = parsed_schedules(schedules)
+        names = read_file(workload)
+        chosen = overridden(names["workload"], steps, seed)
+        rivals = parsed_schedules(schedules) if schedules else asked_schedules(names)
         out = out or Path("reports") / f"{workload.stem}_compare"
         dataset = announced(chosen, data)
         with progress(chosen.steps * len(rivals) * seeds, quiet) as on_step:
@@ -148,20 +151,26 @@ def compare_command(workload, steps, seed, out, data, quiet, schedules, seeds):
 @main.command("ablate")
 @experiment
 @click.option(
-    "--over", required=True, help="A choice and its values: confidence_threshold=0,0.5,0.8."
+    "--over",
+    multiple=True,
+    help="A choice and its values: confidence_threshold=0,0.5,0.8; several make a grid.  "
+    "[default: the file's `over`]",
 )
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs a value.")
 def ablate_command(workload, steps, seed, out, data, quiet, over, seeds):
-    """Run WORKLOAD with several values of one choice; show accuracy, skipped work and cost."""
+    """Run WORKLOAD with several values of a choice; show accuracy, skipped work and cost."""
     with told_in_one_sentence():
-        chosen = overridden(read_workload(workload), steps, seed)
-        choice = ablation.choice(chosen, over)
+        names = read_file(workload)
+        chosen = overridden(names["workload"], steps, seed)
+        wanted = dict(map(ablation.parsed, over)) if over else asked_values(names)
+        choices = [ablation.choice(chosen, name, values) for name, values in wanted.items()]
         out = out or Path("reports") / f"{workload.stem}_ablate"
         dataset = announced(chosen, data)
-        with progress(chosen.steps * len(choice.values) * seeds, quiet) as on_step:
-            rows = ablation.ablate(chosen, choice, seeds, out, dataset, on_step)
+        runs = seeds * prod(len(choice.values) for choice in choices)
+        with progress(chosen.steps * runs, quiet) as on_step:
+            rows = ablation.ablate(chosen, choices, seeds, out, dataset, on_step)
     if not quiet:
-        console.print(ablation_table(choice.name, rows))
+        wide.print(ablation_table([choice.name for choice in choices], rows))
     click.echo(out / "README.md")
 
 
@@ -354,6 +363,27 @@ def parsed_schedules(text: str) -> list[Schedule]:
         return schedule(item) if isinstance(item, ast.Name | ast.Call) else ast.literal_eval(item)
 
     return [schedule(item) for item in listed.elts]
+
+
+def asked_schedules(names: dict[str, Any]) -> Sequence[Schedule]:
+    """What a workload's file names as its `schedules`, or the usual ones."""
+    asked = names.get("schedules", RIVALS)
+    if not isinstance(asked, tuple) or not all(isinstance(rival, Schedule) for rival in asked):
+        raise WorkloadError(
+            f"schedules in the workload's file must be a tuple of Schedule objects, not {asked!r}"
+        )
+    return asked
+
+
+def asked_values(names: dict[str, Any]) -> dict[str, Sequence[Any]]:
+    """What a workload's file says to run `over`."""
+    asked = names.get("over")
+    if not isinstance(asked, dict) or not all(isinstance(v, tuple) for v in asked.values()):
+        raise WorkloadError(
+            "--over must name a choice, or the workload's file must define `over`, such as "
+            f"{{'confidence_threshold': (0.0, 0.5)}}, not {asked!r}"
+        )
+    return asked
 
 
 def announced(workload: Workload, folder: Path | None):

@@ -1,14 +1,17 @@
-"""One choice of a workload over several values and seeds: what it gains, what it costs."""
+"""Choices of a workload over several values and seeds: what they gain, what they cost."""
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from accsim.data import Dataset
 from accsim.report.ablation import write_ablation
+from accsim.report.comparison import PLACES, reached
 from accsim.report.folder import require_place
+from accsim.report.tables import KINDS, accuracy_curves
 from accsim.run import Status, simulate
 from accsim.workload import Workload, WorkloadError
 
@@ -29,76 +32,96 @@ class Choice:
             raise WorkloadError(f"--over {self.name}={value}: {error}") from error
 
 
-def choice(workload: Workload, text: str) -> Choice:
-    """The choice of ``name=value,value,...``; a name may be dotted, such as optimizer.momentum.
+def choice(workload: Workload, name: str, values: Sequence[Any]) -> Choice:
+    """The choice called `name`, whose parts are joined by dots: ``optimizer.momentum``.
 
-    Raises WorkloadError for a text of another form, fewer than two values, and a name that the
-    workload has not, or has more than once.
+    As many of the last parts as make it unique; elements of a tuple are called 0, 1 ..., as in
+    ``disturbances.0.when.share``. Raises WorkloadError for fewer than two values, and for a name
+    that the workload has not, or has more than once.
     """
-    name, _, listed = text.partition("=")
-    try:
-        values = ast.literal_eval(f"({listed},)")
-    except (SyntaxError, ValueError) as error:
-        raise WorkloadError(
-            f"--over must be a name and its values, such as confidence_threshold=0,0.5,0.8, "
-            f"not {text!r}"
-        ) from error
-    if len(set(values)) < 2 or len(set(values)) < len(values):
+    if len(values) < 2 or any(value in values[:place] for place, value in enumerate(values)):
+        listed = ",".join(map(str, values))
         raise WorkloadError(f"--over {name} must have two different values or more, not {listed!r}")
-    wanted = tuple(name.strip().split("."))
+    wanted = tuple(name.split("."))
     places = list(_places(workload))
     found = [place for place in places if place[-len(wanted) :] == wanted]
     if len(found) != 1:
         known = sorted(".".join(place) for place in found or places)
         many = "one of" if found else "a field of the workload, one of"
         raise WorkloadError(f"--over must name {many} {', '.join(known)}, not {name!r}")
-    return Choice(name, found[0], values)
+    return Choice(name, found[0], tuple(values))
+
+
+def parsed(text: str) -> tuple[str, tuple[Any, ...]]:
+    """Name and values of ``name=value,value,...``; WorkloadError for a text of another form."""
+    name, _, listed = text.partition("=")
+    try:
+        return name.strip(), ast.literal_eval(f"({listed},)")
+    except (SyntaxError, ValueError) as error:
+        raise WorkloadError(
+            f"--over must be a name and its values, such as confidence_threshold=0,0.5,0.8, "
+            f"not {text!r}"
+        ) from error
 
 
 def _places(part: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Where a workload keeps plain numbers, names and switches."""
-    for field in fields(part):
-        value, place = getattr(part, field.name), (*above, field.name)
-        if is_dataclass(value):
+    """Where a workload keeps plain numbers, names, switches and what it leaves out."""
+    for name, value in _parts(part):
+        place = (*above, name)
+        if is_dataclass(value) or isinstance(value, tuple):
             if place not in (("network",), ("accelerator", "dram")):
                 yield from _places(value, place)
-        elif isinstance(value, bool | int | float | str):
+        elif isinstance(value, bool | int | float | str | None) and place != ("seed",):
             yield place
+
+
+def _parts(part: Any) -> list[tuple[str, Any]]:
+    if isinstance(part, tuple):
+        return [(str(place), value) for place, value in enumerate(part)]
+    return [(field.name, getattr(part, field.name)) for field in fields(part)]
 
 
 def _replaced(part: Any, path: Sequence[str], value: Any) -> Any:
     name, *rest = path
-    return replace(part, **{name: _replaced(getattr(part, name), rest, value) if rest else value})
+    new = _replaced(dict(_parts(part))[name], rest, value) if rest else value
+    if isinstance(part, tuple):
+        return (*part[: int(name)], new, *part[int(name) + 1 :])
+    return replace(part, **{name: new})
 
 
 def ablate(
     workload: Workload,
-    over: Choice,
+    over: Sequence[Choice],
     seeds: int,
     out: Path,
     dataset: Dataset,
     on_step: Callable[[Status], None] = lambda status: None,
 ) -> list[dict[str, Any]]:
-    """Run `workload` with every value of `over` and seeds 0, 1 ... after its own; the rows written.
+    """Run `workload` with every combination of the choices' values and every seed; the rows.
 
-    Runs of one seed differ in nothing but the value, so gains are told seed by seed. Raises
-    WorkloadError for a value that cannot be, before the first run, and as `run` does.
+    Seeds are the workload's own and those after it. Runs of one seed differ in nothing but the
+    choices, so gains are told seed by seed. Raises WorkloadError for a value that cannot be,
+    before the first run, and as `run` does. Accuracies at equal time and energy are those when the
+    run that ends first has ended.
     """
     require_place(out, "ablation.json")
-    variants = [
-        (value, replace(over.on(workload, value), seed=workload.seed + number))
-        for value in over.values
-        for number in range(seeds)
-    ]
-    rows = []
-    for value, variant in variants:
+    variants = []
+    for values in product(*(one.values for one in over)):
+        changed = workload
+        for one, value in zip(over, values, strict=True):
+            changed = one.on(changed, value)
+        variants += [(values, replace(changed, seed=workload.seed + n)) for n in range(seeds)]
+    names = [one.name for one in over]
+    rows, curves = [], []
+    for values, variant in variants:
         result = simulate(variant, dataset, on_step)
         cost, accuracy = result.summary["cost"], result.summary["accuracy"]
         steps = result.tables.steps
+        curves.append(accuracy_curves(result.tables))
         taken = int((steps["labelled_samples"] + steps["unlabelled_samples"]).sum())
         rows.append(
             {
-                over.name: value,
+                **dict(zip(names, values, strict=True)),
                 "seed": variant.seed,
                 "student_accuracy": accuracy["student"],
                 "teacher_accuracy": accuracy["teacher"],
@@ -108,7 +131,20 @@ def ablate(
                 "joules": cost["joules"],
                 "ddr_bytes": cost["ddr_read_bytes"] + cost["ddr_write_bytes"],
                 "frames_dropped": cost["frames_dropped"],
+                **_accepted_shares(result.summary["gate"]),
             }
         )
-    write_ablation(out, over.name, rows)
+    for place, name in PLACES.items():
+        first_end = min(curve[place].max() for curve in curves)
+        for row, curve in zip(rows, curves, strict=True):
+            row[name] = reached(curve, place, first_end)
+    write_ablation(out, names, rows)
     return rows
+
+
+def _accepted_shares(gate: dict[str, dict[str, int]]) -> dict[str, float | None]:
+    """Accepted share of the samples of each kind of frame, None of a kind that did not come."""
+    shares: dict[str, float | None] = {f"accepted_{kind}": None for kind in KINDS}
+    for kind, counts in gate.items():
+        shares[f"accepted_{kind}"] = counts["accepted"] / sum(counts.values())
+    return shares

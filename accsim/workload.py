@@ -68,7 +68,12 @@ class Workload:
 
 
 def read_workload(path: Path) -> Workload:
-    """The object named ``workload`` of a Python file.
+    """The object named ``workload`` of a Python file; errors as of `read_file`."""
+    return read_file(path)["workload"]
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The objects of a workload's Python file by name; ``workload`` is one of them.
 
     Raises WorkloadError for a file that is not there, does not run, or defines no workload.
     """
@@ -93,7 +98,7 @@ def read_workload(path: Path) -> Workload:
         raise WorkloadError(
             f"workload {path} must define `workload = Workload(...)`, but defines {found!r}"
         )
-    return names["workload"]
+    return names
 
 
 def describe(choice: Any) -> Any:

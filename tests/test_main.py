@@ -52,6 +52,19 @@ def test_schedules_are_arguments_of_schedules():
     assert parsed_schedules(",".join(map(told, schedules))) == schedules
 
 
+def test_without_schedules_the_workloads_file_says_which_to_compare(write_workload, tmp_path):
+    path, out = write_workload(steps="1"), tmp_path / "compared"
+    path.write_text(path.read_text() + "schedules = (SeparateEma(), DeferredWriteback(every=2))\n")
+    ran = call("compare", path, "--out", out)
+    assert ran.exit_code == 0, ran.output
+    compared = json.loads((out / "compare.json").read_text())["schedules"]
+    assert [row["schedule"] for row in compared] == ["SeparateEma", "DeferredWriteback(every=2)"]
+    path.write_text(path.read_text() + "schedules = 'SeparateEma'\n")
+    refused = call("compare", path)
+    assert refused.exit_code == 2
+    assert "must be a tuple of Schedule objects" in " ".join(refused.output.split())
+
+
 def test_boards_and_data_are_listed(tmp_path):
     assert "boards.ZCU104" in call("boards").output
     listed = call("data", "--data", tmp_path)

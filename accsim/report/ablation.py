@@ -1,4 +1,4 @@
-"""One choice over several values: means and spreads, a figure, and gains seed by seed."""
+"""Choices over several values: means and spreads, figures, and gains seed by seed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,81 +11,122 @@ from accsim.report import figures
 from accsim.report.answer import percent
 from accsim.report.folder import replaced_folder
 from accsim.report.page import render, write_csv, write_json
+from accsim.report.tables import KINDS
 
-MEASURES = ("accuracy", "backward_share", "cycles", "joules")
+ACCEPTED = tuple(f"accepted_{kind}" for kind in KINDS)
+EQUAL = {
+    "accuracy_at_equal_seconds": "at equal time",
+    "accuracy_at_equal_joules": "at equal energy",
+}
+MEASURES = ("accuracy", *EQUAL, "backward_share", "cycles", "joules", *ACCEPTED)
 
 
-def summary(name: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row a value of `name`: mean and standard deviation of the measures over the seeds.
+def summary(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row a combination of values: mean and standard deviation of the measures over the seeds.
 
     ``accuracy`` is the teacher's, of the student where there is no teacher; ``gain`` is its mean
-    difference from the first value, seed by seed, and ``gain_std`` that difference's deviation.
-    Deviations are of the sample (n - 1), empty for one seed.
+    difference from the first value of the first choice, seed by seed and the other choices equal,
+    and ``gain_std`` that difference's deviation. Deviations are of the sample (n - 1), empty for
+    one seed.
+
+    Parameters
+    ----------
+    names : the choices
+    rows : one run each: a value of every choice, `seed`, `student_accuracy`, `teacher_accuracy` or
+        None, and `MEASURES` but the first
     """
-    table = pd.DataFrame(rows)
+    texts = {name: [str(row[name]) for row in rows] for name in names}
+    table = pd.DataFrame(rows).astype(dict.fromkeys(MEASURES[1:], "float64")).assign(**texts)
     teacher = table["teacher_accuracy"].astype("float64")
     table["accuracy"] = teacher.fillna(table["student_accuracy"])
-    first = table[table[name] == table[name].iloc[0]].set_index("seed")["accuracy"]
-    table["gain"] = table["accuracy"] - table["seed"].map(first)
-    grouped = table.groupby(name, sort=False)[[*MEASURES, "gain"]]
+    others = [*names[1:], "seed"]
+    first = table[table[names[0]] == table[names[0]].iloc[0]].set_index(others)["accuracy"]
+    table = table.join(first.rename("first"), on=others)
+    table["gain"] = table["accuracy"] - table["first"]
+    measures = [*MEASURES, "gain"]
+    grouped = table.groupby(list(names), sort=False)[measures]
     means, spreads = grouped.mean(), grouped.std(ddof=1).add_suffix("_std")
-    columns = [column for measure in (*MEASURES, "gain") for column in (measure, f"{measure}_std")]
+    columns = [column for measure in measures for column in (measure, f"{measure}_std")]
     return means.join(spreads)[columns].reset_index().assign(seeds=table["seed"].nunique())
 
 
-def write_ablation(out: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_ablation(out: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write ablation.json, ablation.csv, runs.csv, ablation.png and README.md; return `out`.
 
     Parameters
     ----------
     out : folder; an earlier ablation there is replaced once the new one is complete
-    name : the choice; every row holds its value, `seed`, accuracies, backward_share, cycles, joules
+    names, rows : as of `summary`
 
     Raises OSError for a place that cannot be written.
     """
-    found = summary(name, rows)
+    found = summary(names, rows)
     with replaced_folder(out, marker="ablation.json") as folder:
         records = [dict(row) for row in rows]
-        write_json(folder / "ablation.json", {"over": name, "runs": records})
+        write_json(folder / "ablation.json", {"over": list(names), "runs": records})
         write_csv(folder / "runs.csv", pd.DataFrame(records))
         write_csv(folder / "ablation.csv", found)
         figures.save_figure(
             folder / "ablation.png",
-            found.rename(columns={name: "value"}),
-            (figures.plot_ablated_accuracy, figures.plot_ablated_joules),
+            drawn(names, found),
+            (
+                figures.plot_ablated_accuracy,
+                figures.plot_ablated_backward,
+                figures.plot_ablated_cycles,
+                figures.plot_ablated_joules,
+            ),
             share_y=False,
+            rows=2,
         )
         page = render(
-            "ablation.md.j2", title=Path(out).name, name=name, rows=told(name, found),
+            "ablation.md.j2", title=Path(out).name, names=names, rows=told(names, found),
             seeds=int(found["seeds"].iloc[0]),
         )  # fmt: skip
         (folder / "README.md").write_text(page, encoding="utf-8")
     return out
 
 
-def ablation_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def drawn(names: Sequence[str], found: pd.DataFrame) -> pd.DataFrame:
+    """The summary as the figure takes it: `choice`, its `value`, and the other choices' as `line`.
+
+    Of one choice `line` is empty.
+    """
+    lines = [
+        ", ".join(f"{name} {value}" for name, value in zip(names[1:], row, strict=True))
+        for row in found[list(names[1:])].itertuples(index=False)
+    ]
+    return found.assign(choice=names[0], value=found[names[0]], line=lines)
+
+
+def ablation_table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
     """The summary for the terminal."""
     table = Table()
-    for place, row in enumerate(told(name, summary(name, rows))):
+    for place, row in enumerate(told(names, summary(names, rows))):
         if not place:
             for head in row:
-                table.add_column(head, justify="left" if head == name else "right")
+                table.add_column(head, justify="left" if head in names else "right")
         table.add_row(*row.values())
     return table
 
 
-def told(name: str, found: pd.DataFrame) -> list[dict[str, str]]:
-    """The summary as a reader wants it: mean and spread in one cell."""
+def told(names: Sequence[str], found: pd.DataFrame) -> list[dict[str, str]]:
+    """The summary as a reader wants it: mean and spread in one cell, and kinds that came."""
+    came = [name for name in ACCEPTED if found[name].notna().any()]
+    if came == ["accepted_clean"]:
+        came = []
+    first = found[names[0]].iloc[0]
     return [
         {
-            name: str(row[name]),
+            **{name: row[name] for name in names},
             "accuracy": _spread(row, "accuracy", 100, "%"),
-            "gain": _spread(row, "gain", 100, "points") if place else "",
+            "gain": "" if row[names[0]] == first else _spread(row, "gain", 100, "points"),
+            **{head: _spread(row, measure, 100, "%") for measure, head in EQUAL.items()},
             "samples with a backward pass": percent(row["backward_share"]),
             "Mcycles": _spread(row, "cycles", 1e-6),
             "joules": _spread(row, "joules", 1),
+            **{name.replace("_", " "): percent(row[name]) for name in came},
         }
-        for place, (_, row) in enumerate(found.iterrows())
+        for _, row in found.iterrows()
     ]
 
 

@@ -128,10 +128,14 @@ def equal_accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]
     for place, name in PLACES.items():
         ends = [curve[place].max() for row in rows for curve in row["curves"]]
         for row, at in zip(rows, found, strict=True):
-            bests = [_best(curve) for curve in row["curves"]]
-            reached = [np.interp(min(ends), best[place], best["accuracy"]) for best in bests]
-            at[name] = float(np.mean(reached))
+            at[name] = float(np.mean([reached(c, place, min(ends)) for c in row["curves"]]))
     return found
+
+
+def reached(curve: pd.DataFrame, place: str, at: float) -> float:
+    """Accuracy of one run where its column `place` is `at`; see `equal_accuracies`."""
+    best = _best(curve)
+    return float(np.interp(at, best[place], best["accuracy"]))
 
 
 def _best(curve: pd.DataFrame) -> pd.DataFrame:

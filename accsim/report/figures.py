@@ -106,15 +106,29 @@ def plot_energy(ax: Axes, joules: pd.DataFrame) -> None:
 
 def plot_ablated_accuracy(ax: Axes, found: pd.DataFrame) -> None:
     """Mean accuracy of every value, with the spread over the seeds."""
-    plot_spread(ax, found, "accuracy", "C0")
-    ax.set(xlabel="value", ylabel="test accuracy")
+    plot_spread(ax, found, "accuracy")
+    ax.set(ylabel="test accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_ablated_backward(ax: Axes, found: pd.DataFrame) -> None:
+    """Mean share of the samples that had a backward pass, with its spread; the rest was skipped."""
+    plot_spread(ax, found, "backward_share")
+    ax.set(ylabel="samples with a\nbackward pass", ylim=(0, 1.02))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_ablated_cycles(ax: Axes, found: pd.DataFrame) -> None:
+    """Mean cycles of every value, with the spread over the seeds."""
+    plot_spread(ax, found, "cycles")
+    ax.set(ylabel="cycles", ylim=(0, None))
+    ax.yaxis.set_major_formatter(EngFormatter())
 
 
 def plot_ablated_joules(ax: Axes, found: pd.DataFrame) -> None:
     """Mean energy of every value, with the spread over the seeds."""
-    plot_spread(ax, found, "joules", "C3")
-    ax.set(xlabel="value", ylabel="energy over the run")
+    plot_spread(ax, found, "joules")
+    ax.set(ylabel="energy", ylim=(0, None))
     ax.yaxis.set_major_formatter(EngFormatter("J"))
 
 
@@ -142,11 +156,15 @@ def plot_compared_bytes(ax: Axes, traffic: pd.DataFrame) -> None:
     ax.xaxis.set_major_formatter(EngFormatter("B"))
 
 
-def plot_spread(ax: Axes, found: pd.DataFrame, measure: str, color: str) -> None:
-    """Points of the column `measure` by `value`, bars of its ``_std``; in the table's order."""
-    spread = found[f"{measure}_std"].fillna(0.0)
-    ax.errorbar(range(len(found)), found[measure], spread, color=color, marker="o", capsize=3)
-    ax.set_xticks(range(len(found)), labels=[str(value) for value in found["value"]])
+def plot_spread(ax: Axes, found: pd.DataFrame, measure: str) -> None:
+    """Points of the column `measure` by `value`, bars of its ``_std``; a colour a `line`."""
+    values = list(found["value"].unique())
+    for place, (line, points) in enumerate(found.groupby("line", sort=False)):
+        at, spread = [values.index(value) for value in points["value"]], points[f"{measure}_std"]
+        ax.errorbar(at, points[measure], spread.fillna(0.0), color=f"C{place % PALETTE}",
+                    marker="o", capsize=3, label=words(line))  # fmt: skip
+    ax.set_xticks(range(len(values)), labels=values)
+    ax.set(xlabel=words(found["choice"].iloc[0]))
 
 
 def plot_stacked_bars(
@@ -187,22 +205,24 @@ def words(name: object) -> str:
 
 
 def save_figure(
-    path: Path, table: pd.DataFrame, panels: Sequence[Panel], share_y: bool = True
+    path: Path, table: pd.DataFrame, panels: Sequence[Panel], share_y: bool = True, rows: int = 1
 ) -> None:
-    """Draw `panels` of one table side by side into the PNG at `path`.
+    """Draw `panels` of one table side by side, in so many rows, into the PNG at `path`.
 
     With `share_y` they have one vertical axis, labelled on the left.
 
     Only this figure sees accsim's style: neither pyplot nor the caller's settings are touched.
     """
     with matplotlib.style.context("accsim.report.accsim"):
-        figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=share_y, squeeze=False)[0]
+        figure = Figure(
+            figsize=(WIDTH_INCHES, HEIGHT_INCHES * (1 + rows) / 2), layout="constrained"
+        )
+        axes = figure.subplots(rows, len(panels) // rows, sharey=share_y, squeeze=False).ravel()
         for ax, panel in zip(axes, panels, strict=True):
             panel(ax, table)
             if share_y:
                 ax.label_outer()
         handles, labels = axes[0].get_legend_handles_labels()
-        if labels:
+        if any(labels):
             figure.legend(handles, labels, loc="outside right upper")
         figure.savefig(path, metadata={"Software": None})
