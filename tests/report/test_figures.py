@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 from accsim.report import figures, tables
 
 
+NONE = float("nan")
+
+
 @pytest.fixture
 def ax():
     return Figure().subplots()
@@ -86,6 +89,23 @@ def test_a_colour_that_comes_again_is_hatched():
     first, last = ax.containers[0][0], ax.containers[-1][0]
     assert first.get_facecolor() == last.get_facecolor()
     assert (first.get_hatch(), last.get_hatch()) == ("", "////")
+
+
+def test_every_line_of_an_ablation_holds_its_values_in_their_order(ax):
+    found = pd.DataFrame(
+        {
+            "choice": "labels",
+            "value": ["20", "10", "10"],  # the second line has only the second value
+            "line": ["share 0", "share 0", "share 1"],
+            "cycles": [5, 6, 7],
+            "cycles_std": [1, NONE, NONE],
+        }
+    )
+    figures.plot_ablated_cycles(ax, found)
+    lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in ax.containers}
+    assert lines == {"share 0": [[0, 5], [1, 6]], "share 1": [[1, 7]]}
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["20", "10"]
+    assert ax.get_xlabel() == "labels"
 
 
 def test_palette_is_that_of_the_style():
