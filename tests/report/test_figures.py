@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from accsim.report import figures, tables
 
-
 NONE = float("nan")
 
 
