@@ -5,6 +5,7 @@ from accsim.schedule.deferred_writeback import DeferredWriteback
 from accsim.schedule.fused_update import FusedUpdate
 from accsim.schedule.gradient_accumulation import GradientAccumulation
 from accsim.schedule.layerwise_ema import LayerwiseEma
+from accsim.schedule.overlapped_ema import OverlappedEma
 from accsim.schedule.separate_ema import SeparateEma
 
 SCHEDULES = (
@@ -12,6 +13,7 @@ SCHEDULES = (
     FusedUpdate,
     LayerwiseEma,
     DeferredWriteback,
+    OverlappedEma,
     GradientAccumulation,
     AlternateTeacher,
 )

@@ -1,6 +1,7 @@
 """A step as a list of operations: passes lowered layer by layer, then placed on chip and in DDR."""
 
 import itertools
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -196,21 +197,35 @@ class Program:
 
     # Forward
 
-    def teacher_forward(self, samples: int, blend: bool = False, store: bool = False) -> None:
-        """The teacher's labels; with `blend` its weights are averaged as they stream in."""
+    def teacher_forward(
+        self, samples: int, blend: bool = False, store: bool = False, ema_ahead: bool = False
+    ) -> None:
+        """The teacher's labels; with `blend` its weights are averaged as they stream in.
+
+        With `ema_ahead` a pass of its own averages those of a layer ahead of the layer before.
+        """
         if samples:
-            self._forward("teacher", samples, blend, store)
+            self._forward("teacher", samples, blend, store, ema_ahead)
 
     def student_forward(self, samples: int) -> None:
         """The student's forward pass; what the backward pass will need stays."""
         if samples:
-            self._forward("student", samples, False, False)
+            self._forward("student", samples)
 
-    def _forward(self, network: str, samples: int, blend: bool, store: bool) -> None:
+    def _forward(
+        self,
+        network: str,
+        samples: int,
+        blend: bool = False,
+        store: bool = False,
+        ema_ahead: bool = False,
+    ) -> None:
         bits = self.numerics.activation_bits
         outputs = {
             INPUT: self._map(f"{network}/images", "images", self.network.image, samples, bits)
         }
+        to_average = deque(self.network.nodes if ema_ahead else ())
+        self._average_next(to_average)
         for node in self.network.nodes:
             outputs[node.index] = self._map(
                 f"{network}/{node.name}/output", "activations", node.output, samples, bits
@@ -248,6 +263,7 @@ class Program:
                         node.weights // node.output.channels,
                     ),
                 )  # fmt: skip
+                self._average_next(to_average)  # on the vector unit, under the product
             else:
                 self._forward_on_lanes(network, node, samples, sources, target, kept, weights)
         self._logits[network] = outputs[self.network.nodes[-1].index]
@@ -528,8 +544,19 @@ class Program:
     def ema(self) -> None:
         """The teacher's average as a pass of its own: student and teacher in, teacher out."""
         for node in self.network.nodes:
-            if node.weights + node.vector_words:
-                self._words(node, ("ema",))
+            self._average(node)
+
+    def _average_next(self, layers: deque[Node]) -> None:
+        """Average the first of `layers` up to their next product, and take them off."""
+        while layers:
+            node = layers.popleft()
+            self._average(node)
+            if node.weights:
+                return
+
+    def _average(self, node: Node) -> None:
+        if node.weights + node.vector_words:
+            self._words(node, ("ema",))
 
     def _words(self, node: Node, chain, gradient=None, total=None) -> None:
         """One pass of the vector unit over the words of a layer: `chain` of accumulate to ema."""
