@@ -126,6 +126,7 @@ class DatasetSpec:
     classes: tuple[str, ...]
     layouts: tuple[Layout, ...]
     official_files: tuple[OfficialFile, ...] = ()
+    home: Path | None = None  # folder where it always lies; it is looked for nowhere else
 
     @property
     def wanted(self) -> str:

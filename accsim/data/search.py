@@ -12,10 +12,11 @@ from accsim.data.download import UnreachableError, fetch
 from accsim.data.image_folder import ImageFolder
 from accsim.data.mnist import MNIST
 from accsim.data.svhn import SVHN
+from accsim.data.synth_digits import SYNTH_DIGITS, SYNTH_DIGITS_COLOUR
 from accsim.data.usps import USPS
 from accsim.network import Shape
 
-SETS = {spec.name: spec for spec in (CIFAR10, MNIST, USPS, SVHN)}
+SETS = {spec.name: spec for spec in (CIFAR10, MNIST, USPS, SVHN, SYNTH_DIGITS, SYNTH_DIGITS_COLOUR)}
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -40,7 +41,7 @@ def load(
 
     Parameters
     ----------
-    name : "cifar10", "mnist", "usps" or "svhn"
+    name : "cifar10", "mnist", "usps", "svhn", "synth_digits" or "synth_digits_colour"
     folder : where to look, and nowhere else; by default every folder of `places`
     allow_download : fetch the official files if the set is nowhere
     on_progress : called with what is being done, units done and units in all (0: unknown)
@@ -158,13 +159,13 @@ def _check_folder(folder: Path, what: str) -> None:
 
 
 def _find(spec: DatasetSpec, folders: tuple[Path, ...]) -> tuple[Layout, Found] | None:
-    """The first layout of a set that lies in one of `folders`, and its files."""
-    for folder in folders:
-        for place in (folder / spec.name, folder):
-            for layout in spec.layouts:
-                found = layout.find(place)
-                if found is not None:
-                    return layout, found
+    """The first layout of a set that lies at its home, or in one of `folders`, and its files."""
+    below = (place for folder in folders for place in (folder / spec.name, folder))
+    for place in (spec.home,) if spec.home else below:
+        for layout in spec.layouts:
+            found = layout.find(place)
+            if found is not None:
+                return layout, found
     return None
 
 

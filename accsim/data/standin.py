@@ -87,7 +87,7 @@ SHAPES: dict[str, Callable] = {  # depth inside the shape at (u, v); negative ou
 }
 
 
-class _Draws:
+class Draws:
     """Integers in a range from the raw 64-bit output of PCG64."""
 
     def __init__(self, seed: int):
@@ -115,7 +115,7 @@ def dataset(name: str, image: Shape) -> Dataset:
 
 def draw(count: int, image: Shape, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8[count, H, W, C] and int64[count]; label i % 10, so every prefix is balanced."""
-    draws = _Draws(seed)
+    draws = Draws(seed)
     labels = np.arange(count, dtype=np.int64) % len(SHAPES)
     images = np.empty((count, image.height, image.width, image.channels), np.uint8)
     for start in range(0, count, CHUNK):
@@ -124,7 +124,7 @@ def draw(count: int, image: Shape, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _draw_chunk(draws: _Draws, labels: np.ndarray, image: Shape) -> np.ndarray:
+def _draw_chunk(draws: Draws, labels: np.ndarray, image: Shape) -> np.ndarray:
     """uint8[N, H, W, C] of the shapes `labels`, over clutter, over a slanted and noisy ground."""
     count = len(labels)
     base = draws.integers(48, 208, count, 1, 1, image.channels)
@@ -145,7 +145,7 @@ def _draw_chunk(draws: _Draws, labels: np.ndarray, image: Shape) -> np.ndarray:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def _contrast(draws: _Draws, picture: np.ndarray, base: np.ndarray) -> np.ndarray:
+def _contrast(draws: Draws, picture: np.ndarray, base: np.ndarray) -> np.ndarray:
     """What to add to the picture, (N, H, W, C), to get one colour that stands out from `base`.
 
     All channels are brighter, or all darker, by chance: the sign says nothing of the class.
@@ -155,7 +155,7 @@ def _contrast(draws: _Draws, picture: np.ndarray, base: np.ndarray) -> np.ndarra
 
 
 def _alpha(
-    draws: _Draws, kinds: np.ndarray, image: Shape, smallest: int, largest: int
+    draws: Draws, kinds: np.ndarray, image: Shape, smallest: int, largest: int
 ) -> np.ndarray:
     """Cover of each pixel, 0 to 256, by the shapes `kinds` at chance places: int32[N, H, W, 1].
 

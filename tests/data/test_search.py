@@ -52,7 +52,10 @@ def test_folders_that_are_not_are_errors(tmp_path, monkeypatch):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(DataError, match="one of cifar10, mnist, usps, svhn, not 'cifar'"):
+    with pytest.raises(
+        DataError,
+        match="one of cifar10, mnist, usps, svhn, synth_digits, synth_digits_colour, not 'cifar'",
+    ):
         load("cifar")
 
 
