@@ -181,10 +181,10 @@ def _mean_and_spread(name: str, values: pd.Series) -> dict[str, float | None]:
 
 
 def told(schedule: Schedule) -> str:
-    """A schedule as the command line names it: ``DeferredWriteback(every=8)``."""
+    """A schedule as the command line names it: ``AlternateTeacher(LayerwiseEma, every=2)``."""
     settings = {f.name: getattr(schedule, f.name) for f in fields(schedule)}
     choices = ", ".join(
-        f"{name}={told(value) if isinstance(value, Schedule) else value}"
+        told(value) if isinstance(value, Schedule) else f"{name}={value}"
         for name, value in settings.items()
     )
     return schedule.name + (f"({choices})" if choices else "")

@@ -28,6 +28,12 @@ KEYS = (
     "teacher_accuracy",
     "teacher_accuracy_std",
 )
+TOTALS = (
+    figures.plot_compared_seconds,
+    figures.plot_compared_joules,
+    figures.plot_compared_spread,
+)
+CURVES = (figures.plot_compared_over_time, figures.plot_compared_over_energy)
 PLACES = {"simulated_seconds": "accuracy_at_equal_seconds", "joules": "accuracy_at_equal_joules"}
 
 
@@ -71,13 +77,14 @@ def write_comparison(
         write_json(folder / "compare.json", {"schedules": plain, "byte_differences": records})
         write_csv(folder / "compare.csv", pd.DataFrame(plain))
         write_csv(folder / "compare_bytes.csv", differences)
-        for name, data, panel in (
-            ("cycles", busy_cycles(rows), figures.plot_compared_cycles),
-            ("ddr_traffic", traffic(rows), figures.plot_compared_bytes),
-            ("accuracy", mean_curves(rows), figures.plot_compared_accuracy),
+        for name, data, panels, shape in (
+            ("totals", totals(plain), TOTALS, {}),
+            ("cycles", busy_cycles(rows), (figures.plot_compared_cycles,), {}),
+            ("ddr_traffic", traffic(rows), (figures.plot_compared_bytes,), {}),
+            ("accuracy", mean_curves(rows), CURVES, {"legend_below": True}),
         ):
             write_csv(folder / f"compare_{name}.csv", data)
-            figures.save_figure(folder / f"compare_{name}.png", data, (panel,))
+            figures.save_figure(folder / f"compare_{name}.png", data, panels, **shape)
         page = render(
             "comparison.md.j2",
             title=Path(out).name,
@@ -142,6 +149,15 @@ def _best(curve: pd.DataFrame) -> pd.DataFrame:
     """The teacher's part of a curve, or the student's."""
     network = "teacher" if "teacher" in set(curve["network"]) else "student"
     return curve[curve["network"] == network]
+
+
+def totals(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """What a run of every schedule took, and the accuracy of its teacher, or of its student."""
+    table = pd.DataFrame(rows)
+    for name in ("accuracy", "accuracy_std"):
+        teacher, student = (table[f"{network}_{name}"] for network in ("teacher", "student"))
+        table[name] = teacher.astype("float64").where(table["teacher_accuracy"].notna(), student)
+    return table[["schedule", "seconds", "joules", "accuracy", "accuracy_std"]]
 
 
 def mean_curves(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

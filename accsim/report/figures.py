@@ -132,13 +132,47 @@ def plot_ablated_joules(ax: Axes, found: pd.DataFrame) -> None:
     ax.yaxis.set_major_formatter(EngFormatter("J"))
 
 
-def plot_compared_accuracy(ax: Axes, curves: pd.DataFrame) -> None:
+def plot_compared_over_time(ax: Axes, curves: pd.DataFrame) -> None:
     """Lines of test accuracy over simulated seconds; one line a schedule."""
+    plot_compared_accuracy(ax, curves, "simulated_seconds")
+    ax.set(xlabel="simulated time (s)")
+
+
+def plot_compared_over_energy(ax: Axes, curves: pd.DataFrame) -> None:
+    """Lines of test accuracy over joules; one line a schedule."""
+    plot_compared_accuracy(ax, curves, "joules")
+    ax.set(xlabel="energy (J)")
+
+
+def plot_compared_accuracy(ax: Axes, curves: pd.DataFrame, over: str) -> None:
+    """Lines of test accuracy over the column `over`; one line a schedule."""
     for place, (schedule, curve) in enumerate(curves.groupby("schedule", sort=False)):
-        seconds, color = curve["simulated_seconds"], f"C{place % PALETTE}"
-        ax.plot(seconds, curve["accuracy"], color=color, marker=".", label=str(schedule))
-    ax.set(xlabel="simulated time (s)", ylabel="test accuracy")
+        color = f"C{place % PALETTE}"
+        ax.plot(curve[over], curve["accuracy"], color=color, marker=".", label=str(schedule))
+    ax.set(ylabel="test accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_compared_seconds(ax: Axes, rows: pd.DataFrame) -> None:
+    """Bars of the simulated seconds of a run; bars are schedules."""
+    plot_bars(ax, rows, "seconds", "C0")
+    ax.set(xlabel="time")
+    ax.xaxis.set_major_formatter(EngFormatter("s"))
+
+
+def plot_compared_joules(ax: Axes, rows: pd.DataFrame) -> None:
+    """Bars of the joules of a run; bars are schedules."""
+    plot_bars(ax, rows, "joules", "C1")
+    ax.set(xlabel="energy")
+    ax.xaxis.set_major_formatter(EngFormatter("J"))
+
+
+def plot_compared_spread(ax: Axes, rows: pd.DataFrame) -> None:
+    """Points of the final test accuracy with its spread over the seeds; rows are schedules."""
+    spread = rows["accuracy_std"].astype("float64").fillna(0.0)
+    ax.errorbar(rows["accuracy"], range(len(rows)), xerr=spread, fmt="o", color="C3", capsize=3)
+    ax.set(xlabel="test accuracy")
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def plot_compared_cycles(ax: Axes, cycles: pd.DataFrame) -> None:
@@ -165,6 +199,16 @@ def plot_spread(ax: Axes, found: pd.DataFrame, measure: str) -> None:
                     marker="o", capsize=3, label=words(line))  # fmt: skip
     ax.set_xticks(range(len(values)), labels=values)
     ax.set(xlabel=words(found["choice"].iloc[0]))
+
+
+def plot_bars(ax: Axes, rows: pd.DataFrame, length: str, color: str) -> None:
+    """Horizontal bars of column `length`, a schedule each, top to bottom."""
+    ax.barh(range(len(rows)), rows[length], height=0.7, color=color)
+    ax.set_yticks(range(len(rows)), labels=[words(name) for name in rows["schedule"]])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def plot_stacked_bars(
@@ -200,12 +244,17 @@ def plot_stacked_bars(
 
 
 def words(name: object) -> str:
-    """A name as a reader writes it."""
-    return str(name).replace("_", " ")
+    """A name as a reader writes it; settings in brackets on a line of their own."""
+    return str(name).replace("_", " ").replace("(", "\n(", 1)
 
 
 def save_figure(
-    path: Path, table: pd.DataFrame, panels: Sequence[Panel], share_y: bool = True, rows: int = 1
+    path: Path,
+    table: pd.DataFrame,
+    panels: Sequence[Panel],
+    share_y: bool = True,
+    rows: int = 1,
+    legend_below: bool = False,
 ) -> None:
     """Draw `panels` of one table side by side, in so many rows, into the PNG at `path`.
 
@@ -224,5 +273,6 @@ def save_figure(
                 ax.label_outer()
         handles, labels = axes[0].get_legend_handles_labels()
         if any(labels):
-            figure.legend(handles, labels, loc="outside right upper")
+            place = "outside lower center" if legend_below else "outside right upper"
+            figure.legend(handles, labels, loc=place, ncols=2 if legend_below else 1)
         figure.savefig(path, metadata={"Software": None})

@@ -11,6 +11,7 @@ from accsim.report.comparison import (
     compare_table,
     equal_accuracies,
     told,
+    totals,
     write_comparison,
 )
 
@@ -109,7 +110,7 @@ def test_terminal_shows_a_row_a_schedule(rows):
 def test_folder_holds_page_totals_and_differences(rows, tmp_path):
     out = write_comparison(tmp_path / "both", rows, EXPLANATIONS)
     names = {path.name for path in out.iterdir()}
-    figures = {f"compare_{name}" for name in ("accuracy", "cycles", "ddr_traffic")}
+    figures = {f"compare_{name}" for name in ("accuracy", "cycles", "ddr_traffic", "totals")}
     assert names == {
         *("README.md", "compare.json", "compare.csv", "compare_bytes.csv"),
         *(f"{name}.{kind}" for name in figures for kind in ("csv", "png")),
@@ -155,3 +156,12 @@ def test_rows_that_cannot_be_compared_are_refused(rows, tmp_path):
         compare_table([{key: value for key, value in rows[0].items() if key != "joules"}])
     with pytest.raises(ValueError, match="missing: \\['Same'\\]"):
         write_comparison(tmp_path / "x", rows, {"SeparateEma": "", "LayerwiseEma": ""})
+
+
+def test_totals_are_of_the_teacher_and_where_there_is_none_of_the_student(rows):
+    taught = {**rows[0], "teacher_accuracy": 0.5, "teacher_accuracy_std": 0.125}
+    spread = {**rows[1], "student_accuracy_std": 0.25}
+    found = totals([taught, spread])
+    assert found["accuracy"].tolist() == [0.5, 0.75]
+    assert found["accuracy_std"].tolist() == [0.125, 0.25]
+    assert found["joules"].tolist() == [2.0, 2.0]

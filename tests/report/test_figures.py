@@ -107,6 +107,30 @@ def test_every_line_of_an_ablation_holds_its_values_in_their_order(ax):
     assert ax.get_xlabel() == "labels"
 
 
+def test_schedules_stand_side_by_side_in_their_order():
+    rows = pd.DataFrame(
+        {
+            "schedule": ["SeparateEma", "DeferredWriteback(every=8)"],
+            "joules": [3.0, 2.0],
+            "accuracy": [0.5, 0.75],
+            "accuracy_std": [0.125, None],
+        }
+    )
+    energy, accuracy = Figure().subplots(1, 2, sharey=True)
+    figures.plot_compared_joules(energy, rows)
+    figures.plot_compared_spread(accuracy, rows)
+    assert [bar.get_width() for bar in energy.patches] == [3.0, 2.0]
+    assert [tick.get_text() for tick in energy.get_yticklabels()] == [
+        "SeparateEma",
+        "DeferredWriteback\n(every=8)",
+    ]
+    points, _, (spread,) = accuracy.containers[0]
+    assert points.get_xydata().tolist() == [[0.5, 0], [0.75, 1]]
+    (low, high), none = (segment[:, 0] for segment in spread.get_segments())
+    assert (low, high) == (0.375, 0.625)
+    assert set(none) == {0.75}
+
+
 def test_palette_is_that_of_the_style():
     with matplotlib.style.context("accsim.report.accsim"):
         assert len(matplotlib.rcParams["axes.prop_cycle"]) == figures.PALETTE
