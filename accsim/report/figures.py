@@ -258,7 +258,8 @@ def save_figure(
 ) -> None:
     """Draw `panels` of one table side by side, in so many rows, into the PNG at `path`.
 
-    With `share_y` they have one vertical axis, labelled on the left.
+    With `share_y` they have one vertical axis, labelled on the left. The legend, that of the first
+    panel, stands on the right unless `legend_below`.
 
     Only this figure sees accsim's style: neither pyplot nor the caller's settings are touched.
     """
@@ -273,6 +274,8 @@ def save_figure(
                 ax.label_outer()
         handles, labels = axes[0].get_legend_handles_labels()
         if any(labels):
-            place = "outside lower center" if legend_below else "outside right upper"
-            figure.legend(handles, labels, loc=place, ncols=2 if legend_below else 1)
+            if legend_below:
+                figure.legend(handles, labels, loc="outside lower center", ncols=2)
+            else:
+                figure.legend(handles, labels, loc="outside right upper")
         figure.savefig(path, metadata={"Software": None})
