@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from accsim.data.augmentation import Strong
 from accsim.data.base import Dataset
 from accsim.data.disturbance import Disturbance, FrameKind
 from accsim.data.pool import draw_labelled, frame_pool, in_random_order, noisy
@@ -71,7 +72,8 @@ class SemiSupervisedStream(Stream):
     frame that finds the buffer full replaces the oldest, which is dropped. The frames are the
     training images in a random order, every image once before any comes again; `disturbances`
     then happen to some of them, one after another. The class frequencies of a long tail fall from
-    the first class to the last.
+    the first class to the last. The student's view of a frame may be a stronger one than the
+    teacher's.
     """
 
     dataset: str | Path = "cifar10"  # a known name, or the folder of a user's images
@@ -86,6 +88,7 @@ class SemiSupervisedStream(Stream):
     disturbances: tuple[Disturbance, ...] = ()
     translate: int = 4  # largest shift of a view, pixels
     flip: bool = True
+    student_augmentation: Strong | None = None  # of the student's view of the frames, beside those
 
     def __post_init__(self):
         for name, least in (
@@ -106,6 +109,9 @@ class SemiSupervisedStream(Stream):
         given = self.disturbances
         if not isinstance(given, tuple) or not all(isinstance(d, Disturbance) for d in given):
             raise ValueError(f"disturbances must be a tuple of Disturbance objects, not {given!r}")
+        strong = self.student_augmentation
+        if not (strong is None or isinstance(strong, Strong)):
+            raise ValueError(f"student_augmentation must be Strong(...) or None, not {strong!r}")
 
     @property
     def other_datasets(self):
@@ -133,12 +139,16 @@ class SemiSupervisedStream(Stream):
         pool = frame_pool(dataset, self.unlabelled_imbalance, random_key(seed, FRAME_DRAW))
         camera = Camera(self.frames_per_second, self.buffer_frames, clock)
 
-        def view(images, which, step):
+        def view(images, which, step, strong=None):
             key = random_key(seed, which, step)
             everyone = np.arange(len(images))
-            return augment(
-                images, everyone, scale.means, scale.gains, self.translate, self.flip, key
+            distorted = strong.distort(images, key) if strong else images
+            seen = augment(
+                distorted, everyone, scale.means, scale.gains, self.translate, self.flip, key
             )
+            if strong:
+                strong.cover(seen, key)
+            return seen
 
         for step in range(steps):
             numbers = camera.take(self.unlabelled_per_batch)
@@ -149,7 +159,7 @@ class SemiSupervisedStream(Stream):
             yield Batch(
                 view(dataset.train_images[labelled[replayed]], LABELLED_VIEW, step),
                 labels[replayed],
-                view(frames, STUDENT_VIEW, step),
+                view(frames, STUDENT_VIEW, step, self.student_augmentation),
                 view(frames, TEACHER_VIEW, step),
                 -IMAGE_BITS,
                 camera.seen,

@@ -7,6 +7,7 @@ import numba
 import numpy as np
 import pytest
 
+from accsim.data.augmentation import Strong
 from accsim.data.base import DataError, Dataset
 from accsim.data.corruption import Fog, GaussianNoise
 from accsim.data.disturbance import AtRandom, Disturbance, During, FrameKind
@@ -54,6 +55,22 @@ def test_views_differ_but_show_the_same_frames(dataset):
     assert not np.array_equal(batch.student_view, batch.teacher_view)
     still = batches(dataset, 1, translate=0, flip=False)[0]
     assert np.array_equal(still.student_view, still.teacher_view)
+
+
+def test_a_strong_view_is_the_students_of_the_frames_alone(dataset):
+    """A square of zeros, grey after normalisation, over every frame of the student's view."""
+    still = {"translate": 0, "flip": False}
+    (plain,) = batches(dataset, 1, **still)
+    (covered,) = batches(
+        dataset, 1, **still, student_augmentation=Strong(operations=0, magnitude=0, cutout=3)
+    )
+    for name in ("labelled", "teacher_view"):
+        assert np.array_equal(getattr(plain, name), getattr(covered, name))
+    changed = covered.student_view != plain.student_view
+    assert not covered.student_view[changed].any()
+    assert changed.any((1, 2, 3)).all()
+    (distorted,) = batches(dataset, 1, **still, student_augmentation=Strong(cutout=0))
+    assert (distorted.student_view != plain.student_view).any((1, 2, 3)).sum() > 10
 
 
 def test_seeds_choose_other_labels_and_frames(dataset):
@@ -182,6 +199,10 @@ def test_imbalance_of_labels_and_of_frames(dataset):
         ({"label_noise": 1.2}, "label_noise must be 0 to 1, not 1.2"),
         ({"labelled_imbalance": 0.5}, "labelled_imbalance must be at least 1, not 0.5"),
         ({"unlabelled_imbalance": 0}, "unlabelled_imbalance must be at least 1, not 0"),
+        (
+            {"student_augmentation": True},
+            r"student_augmentation must be Strong\(...\) or None, not",
+        ),
         ({"disturbances": (3,)}, "disturbances must be a tuple of Disturbance objects, not .3,."),
     ],
 )

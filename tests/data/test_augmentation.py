@@ -1,0 +1,74 @@
+"""A strong view: as drawn, the same on any threads, and never another frame."""
+
+import numba
+import numpy as np
+import pytest
+
+from accsim.data.augmentation import Strong
+from accsim.kernels import distort
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(2)
+    return rng.integers(0, 256, (40, 12, 12, 3)).astype(np.uint8)
+
+
+def test_nothing_asked_nothing_done(images):
+    nothing = Strong(operations=0, magnitude=0, cutout=0)
+    assert np.array_equal(nothing.distort(images, 3), images)
+    kept = images.astype(np.int8)
+    nothing.cover(kept, 3)
+    assert np.array_equal(kept, images.astype(np.int8))
+
+
+def test_every_operation_is_drawn_in_every_amount(images, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(distort, "distort", lambda *arguments: drawn.append(arguments[1:]))
+    for key in range(200):
+        Strong(operations=3, magnitude=7).distort(images, key)
+    kinds, amounts = (np.concatenate(part) for part in zip(*drawn, strict=True))
+    assert kinds.shape == amounts.shape == (8000, 3)
+    for place in range(3):
+        counts = np.bincount(kinds[:, place], minlength=12)
+        assert len(counts) == 12
+        assert counts.min() > 0.8 * 8000 / 12
+        assert set(amounts[:, place]) == set(range(-7, 8))
+    assert abs(np.corrcoef(kinds[:, 0], amounts[:, 0])[0, 1]) < 0.05
+
+
+def test_an_image_depends_on_its_place_and_the_key_alone(images):
+    strong, seen = Strong(), []
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(threads)
+        seen.append(strong.distort(images, 3))
+    assert np.array_equal(*seen)
+    assert np.array_equal(strong.distort(images[:7], 3), seen[0][:7])
+    assert not np.array_equal(strong.distort(images, 4), seen[0])
+
+
+def test_one_square_over_every_image(images):
+    views = np.ones(images.shape, np.int8)
+    Strong(cutout=5).cover(views, 3)
+    covered = (views == 0).all(3)
+    sizes = covered.sum((1, 2))
+    assert sizes.max() == 25
+    assert sizes.min() >= 9  # a corner keeps 3 x 3 of 5 x 5
+    for square, size in zip(covered, sizes, strict=True):
+        assert square.any(1).sum() * square.any(0).sum() == size
+    middles = {tuple(np.argwhere(square).mean(0)) for square in covered}
+    assert len(middles) > 20
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"operations": 17}, "operations must be a whole number of 0 to 16, not 17"),
+        ({"magnitude": 31}, "magnitude must be a whole number of 0 to 30, not 31"),
+        ({"cutout": -1}, "cutout must be a whole number of 0 to 1024, not -1"),
+        ({"magnitude": 1.5}, "magnitude must be a whole number of 0 to 30, not 1.5"),
+    ],
+)
+def test_impossible_settings_are_refused(choice, message):
+    with pytest.raises(ValueError, match=message):
+        Strong(**choice)
