@@ -1,4 +1,4 @@
-"""Integer softmax, cross-entropy and masked logit MSE: only the error of the logits is computed.
+"""Integer softmax, cross-entropy and distances to labels: only the error of the logits is made.
 
 Logits have 12 fractional bits. ``exp(x)`` is ``2**(x * log2(e))``: the whole part is a shift, the
 fraction a look-up in 256 entries, as in integer-only training.
@@ -105,6 +105,91 @@ def consistency_error(student, teacher, accepted, weight, batch=0):
                     whole * classes
                 )
     return error
+
+
+@njit(cache=True)
+def divergence_error(probabilities, targets, accepted, weight, batch=0):
+    """Error of the student's logits under the masked mean Kullback-Leibler divergence.
+
+    ``weight * (p - q) / N`` where accepted, else 0, of the divergence ``sum q log(q / p)``; where q
+    is one class, of the cross-entropy.
+
+    Parameters
+    ----------
+    probabilities, targets : int32[N, C], the student's p and the teacher's q, 15 fractional bits
+    accepted, weight, batch : as of `consistency_error`
+
+    Returns
+    -------
+    int64[N, C], 30 fractional bits
+
+    Notes
+    -----
+    No gradient goes through q. Source: Xie et al., "Unsupervised data augmentation for consistency
+    training", NeurIPS 2020, eq. 1; the mean over all samples, rejected ones too, is that of Sohn et
+    al., "FixMatch", NeurIPS 2020, eq. 4.
+    """
+    samples, classes = probabilities.shape
+    whole = batch or samples
+    error = np.zeros((samples, classes), np.int64)
+    for n in range(samples):
+        if accepted[n]:
+            for c in range(classes):
+                wide = np.int64(probabilities[n, c]) - targets[n, c]
+                error[n, c] = wide * weight // (whole << (PROBABILITY_BITS + 16 - ERROR_BITS))
+    return error
+
+
+@njit(cache=True)
+def probability_error(probabilities, targets, accepted, weight, batch=0):
+    """Error of the student's logits under the masked mean squared distance of probabilities.
+
+    ``weight * 2 * p * (d - sum(p d)) / (N * C)`` with ``d = p - q`` where accepted, else 0: the
+    distance ``sum d**2 / C`` through the derivative of the softmax.
+
+    Parameters
+    ----------
+    probabilities, targets : int32[N, C], the student's p and the teacher's q, 15 fractional bits
+    accepted, weight, batch : as of `consistency_error`
+
+    Returns
+    -------
+    int64[N, C], 30 fractional bits
+
+    Notes
+    -----
+    The product with p is rounded down to 30 fractional bits; no gradient goes through q. Source:
+    Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, section 3 (its
+    mean over the classes is what makes its weights as large as 100).
+    """
+    samples, classes = probabilities.shape
+    whole = batch or samples
+    error = np.zeros((samples, classes), np.int64)
+    for n in range(samples):
+        if accepted[n]:
+            mean = np.int64(0)
+            for c in range(classes):
+                p = np.int64(probabilities[n, c])
+                mean += p * (p - targets[n, c])
+            for c in range(classes):
+                p = np.int64(probabilities[n, c])
+                far = (p - targets[n, c] << PROBABILITY_BITS) - mean
+                error[n, c] = 2 * weight * (p * far >> PROBABILITY_BITS) // (whole * classes << 16)
+    return error
+
+
+@njit(cache=True)
+def scaled(logits, factor):
+    """``logits * factor / 2**8``, rounded down: int32[N, C]; 1 / temperature, 8 fractional bits.
+
+    Kept within the 25 bits of the last layer's logits.
+    """
+    most = np.int64(1) << 24
+    out = np.empty(logits.shape, np.int32)
+    for n in range(logits.shape[0]):
+        for c in range(logits.shape[1]):
+            out[n, c] = min(max(np.int64(logits[n, c]) * factor >> 8, -most), most)
+    return out
 
 
 def round_error(wide, shift, key, limit):

@@ -23,6 +23,7 @@ from accsim.training.base import (
     count_correct,
     top_class,
 )
+from accsim.training.consistency import Consistency, LogitDistance
 from accsim.training.fixed_network import FixedNetwork, Statistics
 from accsim.training.parameters import Map
 from accsim.training.supervised import Descent, new_student
@@ -34,14 +35,17 @@ WEIGHT_BITS = 16  # fractional bits of the consistency weight
 
 @dataclass(frozen=True)
 class MeanTeacher(Algorithm):
-    """Cross-entropy on labelled images, and distance to the teacher's logits where it is sure.
+    """Cross-entropy on labelled images, and agreement with the teacher on frames where it is sure.
 
     A sample whose largest teacher probability is not above the threshold is rejected: it has no
-    error and no backward work.
+    error and no backward work. `PseudoLabel` and a stronger view for the student (see the stream)
+    make it weak-strong training: FixMatch whose labels are the average's; `Divergence` of a low
+    temperature is unsupervised data augmentation.
     """
 
     teacher_shift: int = 7  # teacher += (student - teacher) >> teacher_shift
     confidence_threshold: float = 0.75
+    consistency: Consistency = LogitDistance()
     consistency_weight: float = 0.3
     ramp_share: float = 0.15  # share of the steps over which the weight rises from 0, linearly
     teacher_statistics: Statistics = Statistics.BATCH  # of its labelling pass, or RUNNING
@@ -60,6 +64,10 @@ class MeanTeacher(Algorithm):
                 raise ValueError(f"{name} must be 0 to 1, not {getattr(self, name)}")
         if not 0 <= self.consistency_weight <= 1000:
             raise ValueError(f"consistency_weight must be 0 to 1000, not {self.consistency_weight}")
+        if not isinstance(self.consistency, Consistency):
+            raise ValueError(
+                f"consistency must be a Consistency such as PseudoLabel(), not {self.consistency!r}"
+            )
 
     def start(self, network, numerics, turn, steps, seed):
         return MeanTeacherLearner(self, new_student(network, numerics, seed), turn, steps, seed)
@@ -98,7 +106,7 @@ class MeanTeacherLearner(Learner):
             record = student.executor.forward(student.parameters, Map(images, batch.exponent))
             logits, of_frames = np.split(record.logits, [len(labels)])
             supervised = loss.cross_entropy_error(loss.softmax(logits, loss.EXP2), labels, labelled)
-            consistency = loss.consistency_error(
+            consistency = self.rule.consistency.error(
                 of_frames, teacher_logits[seen], sure, self._weight(), frames
             )
             rows = np.flatnonzero(np.concatenate([np.ones(len(labels), bool), sure]))

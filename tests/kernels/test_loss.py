@@ -1,6 +1,7 @@
 """Integer softmax and the errors of the logits against float64."""
 
 import numpy as np
+import pytest
 import reference
 import torch
 
@@ -57,3 +58,66 @@ def test_round_error_is_stochastic_per_element(rng):
     for index, (value, got) in enumerate(zip(wide.ravel(), error.ravel(), strict=True)):
         random = reference.hash32(index ^ 11)
         assert got == max(-127, min(127, (int(value) + (random >> 12)) >> 20))
+
+
+def exact_error(student, targets, accepted, weight, batch, squared):
+    """The two losses of probabilities, element by element in Python integers."""
+    rows = []
+    for p, q, sure in zip(student.tolist(), targets.tolist(), accepted.tolist(), strict=True):
+        mean = sum(a * (a - b) for a, b in zip(p, q, strict=True))
+        row = []
+        for a, b in zip(p, q, strict=True):
+            if squared:  # 2 weight p (d - mean) / (N C), 15 + 16 fractional bits more than 30
+                product = a * ((a - b) * 2**15 - mean) // 2**15
+                row.append(2 * weight * product // (batch * len(p) * 2**16))
+            else:  # weight (p - q) / N: 31 fractional bits
+                row.append((a - b) * weight // (2 * batch))
+        rows.append(row if sure else [0] * len(p))
+    return rows
+
+
+@pytest.mark.parametrize("weight", [1, round(0.3 * 65536), 1000 * 65536])
+@pytest.mark.parametrize("squared", [False, True])
+def test_errors_of_probabilities_are_bit_exact(squared, weight, rng):
+    student, teacher = (
+        loss.softmax(rng.integers(-(2**15), 2**15, (12, 10)).astype(np.int32), loss.EXP2)
+        for _ in range(2)
+    )
+    student[0], teacher[0] = np.eye(10)[0] * 2**15, np.eye(10)[1] * 2**15  # the largest error
+    accepted = rng.random(12) > 0.3
+    accepted[0] = True
+    kernel = loss.probability_error if squared else loss.divergence_error
+    got = kernel(student, teacher, accepted, weight)
+    assert got.tolist() == exact_error(student, teacher, accepted, weight, 12, squared)
+    part = kernel(student[:5], teacher[:5], accepted[:5], weight, 12)
+    assert np.array_equal(part, got[:5])
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_errors_of_probabilities_are_gradients(squared, rng):
+    """Of the mean over all samples, rejected ones too, as torch differentiates it."""
+    student, teacher = (rng.normal(0, 2, (12, 10)) for _ in range(2))
+    p, q = (
+        loss.softmax(np.round(logits * 4096).astype(np.int32), loss.EXP2)
+        for logits in (student, teacher)
+    )
+    accepted = rng.random(12) > 0.5
+    kernel = loss.probability_error if squared else loss.divergence_error
+    error = kernel(p, q, accepted, 5 << 16)
+    logits = torch.tensor(student, requires_grad=True)
+    target = torch.softmax(torch.tensor(teacher), 1)
+    if squared:
+        distance = (torch.softmax(logits, 1) - target).square().mean(1)
+    else:
+        distance = torch.nn.functional.kl_div(
+            torch.log_softmax(logits, 1), target, reduction="none"
+        ).sum(1)
+    (5 * (distance * torch.tensor(accepted)).sum() / 12).backward()
+    np.testing.assert_allclose(error / 2**30, logits.grad.numpy(), atol=5 * 2e-3 / 12)
+    assert np.abs(logits.grad.numpy()).max() > 10 * 5 * 2e-3 / 12  # the tolerance is small
+
+
+def test_logits_over_a_temperature():
+    logits = np.array([[-5, 3, 2**24], [7, 0, -(2**24)]], np.int32)
+    assert loss.scaled(logits, 640).tolist() == [[-13, 7, 2**24], [17, 0, -(2**24)]]
+    assert loss.scaled(logits, 64).tolist() == [[-2, 0, 2**22], [1, 0, -(2**22)]]

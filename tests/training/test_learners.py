@@ -15,6 +15,7 @@ from accsim.numerics import Numerics, Rounding, Scaling, WeightScaling
 from accsim.passes import Blend, Passes, Turn
 from accsim.training import parameters
 from accsim.training.base import Sgd
+from accsim.training.consistency import Divergence, ProbabilityDistance, PseudoLabel
 from accsim.training.fixed_network import Statistics
 from accsim.training.mean_teacher import EMA, MeanTeacher
 from accsim.training.parameters import Map
@@ -54,8 +55,12 @@ def digest(learner):
             teacher_statistics=Statistics.RUNNING,
             optimizer=Sgd(learning_rate=0.03),
         ),
+        MeanTeacher(4, consistency=ProbabilityDistance(), consistency_weight=20.0),
+        MeanTeacher(4, consistency=Divergence(), consistency_weight=1.0),
+        MeanTeacher(4, consistency=Divergence(temperature=0.4), consistency_weight=1.0),
+        MeanTeacher(4, consistency=PseudoLabel(), consistency_weight=1.0),
     ],
-    ids=["supervised", "own batch", "running"],
+    ids=["supervised", "own batch", "running", "probabilities", "divergence", "sharpened", "hard"],
 )
 def test_every_rule_learns(rule, network, dataset, follow, clock):
     _, _, correct = train(rule, network, dataset, follow, clock)
@@ -342,6 +347,11 @@ def test_learning_rate_falls_linearly_to_the_last_step():
         (lambda: MeanTeacher(teacher_shift=0), "teacher_shift must be 1 to 15, not 0"),
         (lambda: MeanTeacher(confidence_threshold=2), "confidence_threshold must be 0 to 1, not 2"),
         (lambda: MeanTeacher(consistency_weight=-1), "consistency_weight must be 0 to 1000"),
+        (
+            lambda: MeanTeacher(consistency="mse"),
+            r"consistency must be a Consistency such as PseudoLabel\(\), not 'mse'",
+        ),
+        (lambda: Divergence(temperature=0.0), "temperature must be 0.01 to 16, not 0.0"),
         (lambda: Sgd(momentum=1.0), "momentum must be at least 0 and less than 1, not 1.0"),
         (
             lambda: MeanTeacher(teacher_statistics=Statistics.ADAPTED),
