@@ -195,6 +195,14 @@ class StepClock:
             self.host_seconds += time.perf_counter() - started
         return self._kinds[key]
 
+    def commonest(self) -> tuple[Kind, int]:
+        """The kind of step that was charged most often, of equals the longest; and how often.
+
+        Raises ValueError where none was charged.
+        """
+        charged = ((self._kinds[key], count) for key, count in self._charged.items())
+        return max(charged, key=lambda pair: (pair[1], pair[0].timeline.makespan_ps))
+
     def _padded(self, passes: Passes) -> Passes:
         """`passes` with whole granules backward, of every micro-batch."""
         granule = self.accelerator.sample_granule

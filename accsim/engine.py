@@ -172,13 +172,14 @@ class Timeline:
     def critical_path(self) -> pd.DataFrame:
         """What the makespan waits for: cycles by operation and unit, in order of time.
 
-        They sum to the makespan but for the last clock edge.
+        They sum to the makespan: the last takes the rest of its clock cycle.
         """
         rows = [
             (work.record.operation.layer, work.record.operation.pass_name, work.unit, ps)
             for work, ps in self.path
         ]
         table = pd.DataFrame(rows, columns=["layer", "pass", "unit", "ps"])
+        table.loc[table.index[-1:], "ps"] += self.makespan_ps - table["ps"].sum()
         table = table.groupby(["layer", "pass", "unit"], sort=False, as_index=False).sum()
         table["cycles"] = table.pop("ps") / self.period_ps
         return table

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from accsim import __version__, compile_ahead, ledger, units
-from accsim.clock import StepClock
+from accsim.clock import Kind, StepClock
 from accsim.data import Dataset, load, load_folder
 from accsim.data.base import DataError, Progress
 from accsim.data.disturbance import FrameKind
@@ -21,7 +21,7 @@ from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.report.comparison import write_comparison
 from accsim.report.folder import require_place
 from accsim.report.page import write_report
-from accsim.report.tables import Tables, accuracy_curves
+from accsim.report.tables import Tables, accuracy_curves, real_time
 from accsim.schedule.base import Schedule
 from accsim.training.base import Learner, Outcome
 from accsim.training.counters import KINDS, Counters
@@ -114,13 +114,19 @@ def _simulate(workload, dataset, on_step) -> Result:
     totals = clock.totals()
     ledger.check(totals.ledgers)
     summary = _summary(workload, dataset, accuracy, shifted, clock, totals, log)
+    steps = pd.DataFrame(log)
+    deadline_ps, period_ps = workload.data.deadline_ps, workload.accelerator.period_ps
+    summary["real_time"] = real_time(steps, deadline_ps, period_ps)
+    kind, often = clock.commonest()
+    summary["commonest_step"] = _told_kind(kind, often)
     tables = Tables(
-        pd.DataFrame(log),
+        steps,
         _counters(counters),
         totals.passes,
         totals.tensors,
         totals.units,
         totals.energy,
+        kind.timeline.critical_path(),
     )
     host = {
         "total_seconds": time.perf_counter() - started,
@@ -264,10 +270,22 @@ def _row(step, batch, skipped, outcome: Outcome, cost, clock) -> dict[str, Any]:
         "saturations": outcome.saturated,
         "frames_seen": batch.frames_seen - skipped,
         "frames_dropped": batch.frames_dropped + skipped,
+        "frames_waiting": batch.frames_waiting,
+        **_latency(batch, outcome, clock),
         **_by_kind(batch, outcome),
         "student_accuracy": float("nan"),
         "teacher_accuracy": float("nan"),
     }
+
+
+def _latency(batch: Batch, outcome: Outcome, clock: StepClock) -> dict[str, float]:
+    """From the arrival of the frames that the step learned from to its end."""
+    mean = worst = float("nan")
+    if outcome.unlabelled_samples and batch.arrived_ps is not None:
+        latency_ps = clock.now_ps - batch.arrived_ps[: outcome.unlabelled_samples]
+        mean = units.seconds(int(latency_ps.sum())) / len(latency_ps)
+        worst = units.seconds(int(latency_ps.max()))
+    return {"mean_latency_seconds": mean, "worst_latency_seconds": worst}
 
 
 def _by_kind(batch: Batch, outcome: Outcome) -> dict[str, int]:
@@ -291,6 +309,17 @@ def _gate(log: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
         for kind in FrameKind
     }
     return {kind: counts for kind, counts in totals.items() if any(counts.values())}
+
+
+def _told_kind(kind: Kind, often: int) -> dict[str, int]:
+    """One kind of step: how often it ran, its samples, and its cycles."""
+    return {
+        "steps": often,
+        "teacher_forward": kind.passes.teacher_forward,
+        "student_forward": kind.passes.student_forward,
+        "backward": kind.passes.backward,
+        "cycles": kind.timeline.makespan_cycles,
+    }
 
 
 def _counters(log: Sequence[tuple[int, str, Counters]]) -> pd.DataFrame:

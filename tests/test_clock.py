@@ -46,6 +46,19 @@ def test_backward_samples_are_rounded_up_to_the_granule():
     assert len(watch.totals().kinds) == 2
 
 
+def test_the_commonest_kind_is_the_longest_of_those_that_ran_equally_often():
+    watch = clock()
+    with pytest.raises(ValueError, match="empty"):
+        watch.commonest()
+    short = replace(FULL, backward=8)
+    for step, passes in enumerate((short, FULL, FULL, short), 1):
+        watch.charge(passes, step)
+    kind, often = watch.commonest()
+    assert (kind.passes.backward, often) == (FULL.backward, 2)
+    watch.charge(short, 5)
+    assert watch.commonest()[1] == 3
+
+
 def test_rounding_up_never_exceeds_the_samples_of_the_forward_pass():
     watch = clock()
     cost = watch.charge(Passes(0, 13, 12, False), 1)

@@ -307,6 +307,8 @@ def test_the_critical_path_adds_up_to_the_makespan(network):
         timeline = step(network, replace(MACHINE, dma=dma), LayerwiseEma())
         spent = sum(ps for _, ps in timeline.path)
         assert timeline.makespan_ps - timeline.period_ps < spent <= timeline.makespan_ps
+        told = timeline.critical_path()["cycles"].sum()  # with the rest of the last cycle
+        assert told * timeline.period_ps == pytest.approx(timeline.makespan_ps, abs=1)
         assert all(ps >= 0 for _, ps in timeline.path)
         ends = [work.end_ps for work, _ in timeline.path]
         assert ends == sorted(ends)

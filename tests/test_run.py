@@ -166,6 +166,37 @@ def test_a_slow_camera_makes_the_machine_wait(workload, dataset):
     assert result["frames_dropped"] == 0
 
 
+def test_how_a_machine_kept_up_with_its_camera_is_reported(workload, dataset, tmp_path):
+    """8 frames a step: of a slow camera the oldest waits for 7 more, and for its own step."""
+    slow = replace(workload, data=replace(workload.data, frames_per_second=10))
+    run(slow, tmp_path / "slow", dataset)
+    found = json.loads((tmp_path / "slow" / "result.json").read_text())["real_time"]
+    steps = pd.read_csv(tmp_path / "slow" / "steps.csv")
+    spent = steps["step_cycles"] * slow.accelerator.period_ps / 10**12
+    assert (steps["worst_latency_seconds"] - spent).tolist() == pytest.approx([0.7] * 6)
+    assert (steps["mean_latency_seconds"] - spent).tolist() == pytest.approx([0.35] * 6)
+    assert steps["frames_waiting"].tolist() == [8] * 6
+    assert (found["deadlines_met"], found["deadline_seconds"]) == (1.0, 0.8)
+    assert found["worst_latency_seconds"] == steps["worst_latency_seconds"].max()
+    assert (tmp_path / "slow" / "frames_waiting.png").is_file()
+    fast = replace(workload, data=replace(workload.data, frames_per_second=10**6))
+    found = simulate(fast, dataset).summary["real_time"]
+    assert found["deadlines_met"] == 0
+    assert found["max_frames_waiting"] == fast.data.buffer_frames
+    none = replace(workload.data, unlabelled_per_batch=0)
+    none = replace(workload, data=none, algorithm=Supervised())
+    assert simulate(none, dataset).summary["real_time"] is None
+
+
+def test_the_critical_path_of_the_commonest_step_sums_to_it(workload, dataset, tmp_path):
+    run(workload, tmp_path / "report", dataset)
+    told = json.loads((tmp_path / "report" / "result.json").read_text())["commonest_step"]
+    path = pd.read_csv(tmp_path / "report" / "critical_path.csv")
+    assert path["cycles"].sum() == pytest.approx(told["cycles"])
+    cycles = pd.read_csv(tmp_path / "report" / "steps.csv")["step_cycles"]
+    assert (cycles == told["cycles"]).sum() == told["steps"] == cycles.value_counts().max()
+
+
 def test_a_fast_camera_loses_frames(workload, dataset):
     fast = replace(workload, data=replace(workload.data, frames_per_second=10**6))
     assert simulate(fast, dataset).summary["cost"]["frames_dropped"] > 0

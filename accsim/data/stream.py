@@ -43,12 +43,20 @@ class Batch:
     frames_seen: int  # since the start of the run
     frames_dropped: int
     kinds: np.ndarray | None = None  # int8[N] of the frames, FrameKind; None: all are clean
+    arrived_ps: np.ndarray | None = None  # int64[N] of the frames; None: no camera
+    frames_waiting: int = 0  # in the ring buffer as the step begins, its own included
 
 
 class Stream(ABC):
     """Chooses what each step sees."""
 
     dataset: str | Path
+    buffer_frames: int = 0  # of the camera's ring buffer
+
+    @property
+    def deadline_ps(self) -> int | None:
+        """Longest step that keeps up with the camera; None: nothing arrives."""
+        return None
 
     @property
     def other_datasets(self) -> tuple[str | Path, ...]:
@@ -114,6 +122,12 @@ class SemiSupervisedStream(Stream):
             raise ValueError(f"student_augmentation must be Strong(...) or None, not {strong!r}")
 
     @property
+    def deadline_ps(self):
+        if not self.unlabelled_per_batch:
+            return None
+        return self.unlabelled_per_batch * PS_PER_SECOND // self.frames_per_second
+
+    @property
     def other_datasets(self):
         return tuple(
             name for disturbance in self.disturbances for name in disturbance.what.datasets
@@ -151,7 +165,9 @@ class SemiSupervisedStream(Stream):
             return seen
 
         for step in range(steps):
-            numbers = camera.take(self.unlabelled_per_batch)
+            wanted = self.unlabelled_per_batch
+            waiting = camera.fill(wanted) if wanted else 0
+            numbers = camera.take(wanted)
             frames, kinds = self._frames(dataset, pool, numbers, seed)
             first = step * self.labelled_per_batch
             places = range(first, first + self.labelled_per_batch)
@@ -165,6 +181,8 @@ class SemiSupervisedStream(Stream):
                 camera.seen,
                 camera.dropped,
                 kinds,
+                np.array([camera.arrival_ps(number) for number in numbers], np.int64),
+                waiting,
             )
 
     def _frames(
@@ -188,14 +206,27 @@ class Camera:
         self.seen = 0  # frames that the learner took
         self.dropped = 0
 
-    def take(self, count: int) -> range:
-        """The `count` oldest frames in the buffer; waits until they have all arrived."""
-        if not count:
-            return range(0)
+    def arrival_ps(self, frame: int) -> int:
+        """Simulated time at which frame number `frame` is in the buffer, rounded up."""
+        return ceil_div((frame + 1) * PS_PER_SECOND, self.frames_per_second)
+
+    def fill(self, count: int) -> int:
+        """Frames in the buffer once there are `count`; the machine idles until then.
+
+        The oldest of too many are dropped.
+        """
         arrived = self.clock.now_ps * self.frames_per_second // PS_PER_SECOND
         self.dropped = max(self.dropped, arrived - self.buffer_frames - self.seen)
+        missing = self.seen + self.dropped + count - arrived
+        if missing > 0:
+            self.clock.wait_until(self.arrival_ps(arrived + missing - 1))
+        return max(arrived - self.dropped - self.seen, count)
+
+    def take(self, count: int) -> range:
+        """The numbers of the `count` oldest frames in the buffer; waits for those to come."""
+        if not count:
+            return range(0)
+        self.fill(count)
         first = self.seen + self.dropped
-        last = first + count
-        self.clock.wait_until(ceil_div(last * PS_PER_SECOND, self.frames_per_second))
         self.seen += count
-        return range(first, last)
+        return range(first, first + count)

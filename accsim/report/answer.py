@@ -12,6 +12,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "seed": (),
     "data": ("name", "source", "stand_in", "images"),
     "accuracy": ("student", "teacher", "test_images"),
+    "commonest_step": ("steps", "teacher_forward", "student_forward", "backward", "cycles"),
     "cost": (
         "cycles",
         "seconds",
@@ -44,7 +45,8 @@ def check_result(result: Mapping[str, Any]) -> None:
 def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was learned, how fast and at what cost: (subject, sentence), five of them.
 
-    Where `result["gate"]` has frames that are not clean, another tells what the confidence
+    Where `result["real_time"]` is there, another tells deadlines, latencies and the ring buffer;
+    where `result["gate"]` has frames that are not clean, another tells what the confidence
     threshold let through; where `result["accuracy"]["shifted"]` names shifts of the stream, one
     tells the accuracy on test images that are shifted in the same way.
 
@@ -65,6 +67,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"did {percent(cost['pe_utilization'])} of the MACs it could have done",
         ),
         ("Frames", frames(cost)),
+        *([("Real time", in_time(result["real_time"]))] if result.get("real_time") else []),
         (
             "Energy",
             f"{quantity(cost['joules'] / steps, 'J')} a step, {quantity(cost['joules'], 'J')} in "
@@ -112,6 +115,24 @@ def frames(cost: Mapping[str, Any]) -> str:
         f"{per(seen, cost['seconds']):,.1f} frames a second sustained of "
         f"{per(seen + dropped, cost['seconds']):,.1f} that the camera sent; "
         f"{dropped:,} of {seen + dropped:,} dropped ({percent(dropped / (seen + dropped))})"
+    )
+
+
+def in_time(found: Mapping[str, Any]) -> str:
+    """Steps that kept up with the camera, the age of what they learned from, and what waited."""
+    sentence = (
+        f"{percent(found['deadlines_met'])} of the steps met the deadline of "
+        f"{quantity(found['deadline_seconds'], 's')}, in which the next step's frames arrive; "
+    )
+    if found["mean_latency_seconds"] is not None:
+        sentence += (
+            f"from a frame's arrival to the end of its step "
+            f"{quantity(found['mean_latency_seconds'], 's')}, at worst "
+            f"{quantity(found['worst_latency_seconds'], 's')}; "
+        )
+    return sentence + (
+        f"{found['mean_frames_waiting']:,.1f} frames waited in the ring buffer as a step began, "
+        f"at most {found['max_frames_waiting']:,}"
     )
 
 

@@ -70,6 +70,16 @@ def plot_accepted_by_kind(ax: Axes, shares: pd.DataFrame) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
+def plot_frames_waiting(ax: Axes, waiting: pd.DataFrame) -> None:
+    """Lines of the frames in the ring buffer over simulated seconds: mean and most of the steps."""
+    for column, color, line in (("most", "C1", "--"), ("mean", "C0", "-")):
+        marker = "." if len(waiting) < 2 else ""
+        ax.plot(waiting["simulated_seconds"], waiting[column], color=color, ls=line, marker=marker,
+                label=column)  # fmt: skip
+    ax.set(xlabel="simulated time (s)", ylabel="frames waiting")
+    ax.set_ylim(bottom=0)
+
+
 def plot_ddr_reads(ax: Axes, traffic: pd.DataFrame) -> None:
     """Stacked bars of bytes read from DDR; bars are passes, colours are tensor classes."""
     plot_ddr_bytes(ax, traffic, "read")

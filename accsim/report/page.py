@@ -47,6 +47,13 @@ DRAWINGS = (
         (figures.plot_accepted_by_kind,),
     ),
     Drawing(
+        "frames_waiting",
+        "Frames in the camera's ring buffer as the steps began; what a full one has no room for is "
+        "dropped.",
+        tables.frames_waiting,
+        (figures.plot_frames_waiting,),
+    ),
+    Drawing(
         "ddr_traffic",
         "Bytes moved by pass and tensor class.",
         tables.ddr_traffic,
@@ -86,7 +93,7 @@ def write_report(
     lines = answer(result)
     with replaced_folder(out, marker="result.json") as folder:
         write_json(folder / "result.json", result)
-        for name in ("steps", "passes", "tensors"):
+        for name in ("steps", "passes", "tensors", "critical_path"):
             write_csv(folder / f"{name}.csv", run.ordered(name))
         write_csv(folder / "counters.csv.gz", run.ordered("counters"))
         drawn = [drawing for drawing in DRAWINGS if write_drawing(folder, drawing, run)]
@@ -100,11 +107,15 @@ def write_report(
             warnings=stand_in_warnings(result["data"]),
             drawings=drawn,
             busiest=tables.busiest_passes(run).to_dict("records"),
+            waits=tables.longest_waits(run).to_dict("records"),
             clipped=tables.clipped_tensors(run).to_dict("records"),
             still=tables.still_tensors(run).to_dict("records"),
             columns={
                 file: COLUMNS[file.partition(".")[0]]
-                for file in ("steps.csv", "counters.csv.gz", "passes.csv", "tensors.csv")
+                for file in (
+                    *("steps.csv", "counters.csv.gz", "passes.csv", "tensors.csv"),
+                    "critical_path.csv",
+                )
             },
             timed=host is not None,
         )

@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
+from accsim.units import seconds
+
 KINDS = {  # of unlabelled frames: the truth, which the learner does not see
     "clean": "frames as the data set has them",
     "other_domain": "frames of another data set with the same classes",
@@ -31,6 +33,10 @@ COLUMNS: dict[str, dict[str, str]] = {
         "saturations": "values clipped to their format, and sums that outgrew the accumulator",
         "frames_seen": "frames that the learner took, from the start to this step",
         "frames_dropped": "frames lost, the machine busy or the teacher at rest, from the start",
+        "frames_waiting": "frames in the ring buffer as the step began, its own among them",
+        "mean_latency_seconds": "simulated time from the arrival of a frame to the end of the step "
+        "that learned from it, mean over the step; empty where it learned from none",
+        "worst_latency_seconds": "the same of the oldest frame of the step",
         **{
             f"{fate}_{kind}": f"{fate} unlabelled samples that were {meaning}"
             for kind, meaning in KINDS.items()
@@ -84,6 +90,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         "pass": "part of the training step it was spent on",
         "joules": "energy",
     },
+    "critical_path": {
+        "layer": "layer of the network",
+        "pass": "part of the training step",
+        "unit": "block of the machine that everything after it waited for",
+        "cycles": "accelerator cycles by which it moved the end of the step on; they sum to the "
+        "step",
+    },
 }
 
 PASSES = (
@@ -111,6 +124,7 @@ class Tables:
     tensors: pd.DataFrame  # a row a tensor and pass, summed over the run
     units: pd.DataFrame  # a row a unit and cause, summed over the run
     energy: pd.DataFrame  # a row a component and pass, summed over the run
+    critical_path: pd.DataFrame  # a row an operation and unit, of the kind of step that ran most
 
     def __post_init__(self):
         for spec in fields(self):
@@ -137,6 +151,57 @@ def accuracy_curves(tables: Tables) -> pd.DataFrame:
         for network in ("student", "teacher")
     ]
     return pd.concat(curves).dropna(subset="accuracy").reset_index(drop=True)
+
+
+def real_time(
+    steps: pd.DataFrame, deadline_ps: int | None, period_ps: int
+) -> dict[str, float | int | None] | None:
+    """How a run kept up with its camera: deadlines, latencies, and what waited in the ring buffer.
+
+    Parameters
+    ----------
+    steps : the table of that name
+    deadline_ps : longest step in which as many frames are learned from as arrive, picoseconds
+    period_ps : of one accelerator cycle
+
+    A step that takes longer than the deadline lets the ring buffer fill up. A latency is None where
+    no step learned from a frame, the whole is None where no frame arrives.
+    """
+    if deadline_ps is None:
+        return None
+    learned = steps[steps["mean_latency_seconds"].notna()]
+    samples = learned["unlabelled_samples"]
+    mean = (
+        (learned["mean_latency_seconds"] * samples).sum() / samples.sum() if len(learned) else None
+    )
+    worst = learned["worst_latency_seconds"].max() if len(learned) else None
+    return {
+        "deadline_seconds": seconds(deadline_ps),
+        "deadlines_met": float((steps["step_cycles"] * period_ps <= deadline_ps).mean()),
+        "mean_latency_seconds": None if mean is None else float(mean),
+        "worst_latency_seconds": None if worst is None else float(worst),
+        "mean_frames_waiting": float(steps["frames_waiting"].mean()),
+        "max_frames_waiting": int(steps["frames_waiting"].max()),
+    }
+
+
+def frames_waiting(tables: Tables, points: int = 200) -> pd.DataFrame:
+    """Frames in the ring buffer over simulated time, none for a run without a camera.
+
+    Steps are taken together in at most `points` groups of equal length, each with its mean and its
+    fullest step, at the end of its last.
+    """
+    steps = tables.steps
+    if not steps["frames_waiting"].any():
+        return pd.DataFrame(columns=["simulated_seconds", "mean", "most"])
+    groups = steps.groupby(np.arange(len(steps)) // -(-len(steps) // points))
+    return pd.DataFrame(
+        {
+            "simulated_seconds": groups["simulated_seconds"].last(),
+            "mean": groups["frames_waiting"].mean(),
+            "most": groups["frames_waiting"].max(),
+        }
+    )
 
 
 def accepted_shares(tables: Tables, points: int = 200) -> pd.DataFrame:
@@ -211,6 +276,13 @@ def busiest_passes(tables: Tables, rows: int = 10) -> pd.DataFrame:
         share=tables.passes["cycles_busy"] / max(tables.passes["cycles_busy"].sum(), 1),
     )
     return passes.sort_values("cycles_busy", ascending=False, kind="stable").head(rows)
+
+
+def longest_waits(tables: Tables, rows: int = 10) -> pd.DataFrame:
+    """The operations that a step of the commonest kind waits for longest, and their share of it."""
+    path = tables.ordered("critical_path")
+    shares = path.assign(share=path["cycles"] / path["cycles"].sum())
+    return shares.sort_values("cycles", ascending=False, kind="stable").head(rows)
 
 
 def clipped_tensors(tables: Tables, rows: int = 8) -> pd.DataFrame:

@@ -202,7 +202,7 @@ class Program:
     ) -> None:
         """The teacher's labels; with `blend` its weights are averaged as they stream in.
 
-        With `ema_ahead` a pass of its own averages those of a layer ahead of the layer before.
+        With `ema_ahead` a layer is averaged in a pass of its own, behind the product before it.
         """
         if samples:
             self._forward("teacher", samples, blend, store, ema_ahead)

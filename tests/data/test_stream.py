@@ -97,6 +97,40 @@ def test_camera_drops_the_oldest_frames_of_a_slow_machine():
     assert camera.take(20) == range(170, 190)
 
 
+def test_arrivals_and_the_ring_buffer_are_worked_by_hand(dataset):
+    """A frame a millisecond, 20 a step, room for 30; steps of 15, 35, 60 and 20 ms.
+
+    The first waits to 20 ms, the second from 35 to 40; by 75 ms the buffer has lost 5, by 135 ms
+    40 more.
+    """
+    clock = Clock()
+    stream = SemiSupervisedStream(
+        labels=10, labelled_per_batch=5, unlabelled_per_batch=20, buffer_frames=30
+    )
+    assert stream.deadline_ps == 20 * 10**9
+    begins, firsts, waiting, dropped = [], [], [], []
+    seen = stream.batches(dataset, clock, 4, 0)
+    for batch, milliseconds in zip(seen, (15, 35, 60, 20), strict=True):
+        begins.append(clock.now_ps // 10**9)
+        first = int(batch.arrived_ps[0]) // 10**9
+        assert batch.arrived_ps.tolist() == [(first + n) * 10**9 for n in range(20)]
+        firsts.append(first)
+        waiting.append(batch.frames_waiting)
+        dropped.append(batch.frames_dropped)
+        clock.now_ps += milliseconds * 10**9
+    assert begins == [20, 40, 75, 135]
+    assert firsts == [1, 21, 46, 106]
+    assert waiting == [20, 20, 30, 30]
+    assert dropped == [0, 0, 5, 45]
+
+
+def test_without_unlabelled_frames_there_is_no_camera(dataset):
+    clock = Clock(10**12)
+    (batch,) = batches(dataset, 1, clock=clock, unlabelled_per_batch=0)
+    assert (batch.frames_waiting, batch.frames_dropped, len(batch.arrived_ps)) == (0, 0, 0)
+    assert SemiSupervisedStream(unlabelled_per_batch=0).deadline_ps is None
+
+
 def test_too_many_labels_are_refused(dataset):
     with pytest.raises(DataError, match="labels must be at most 25 for class a of noise, not 26"):
         batches(dataset, 1, labels=104)

@@ -50,6 +50,9 @@ def run() -> Run:
             "saturations": [0, 1, 0, 2],
             "frames_seen": [96, 192, 288, 384],
             "frames_dropped": [0, 4, 8, 16],
+            "frames_waiting": [96, 100, 130, 128],
+            "mean_latency_seconds": [NONE, 0.016, 0.018, 0.02],
+            "worst_latency_seconds": [NONE, 0.02, 0.022, 0.03],
             "accepted_clean": [0, 20, 48, 60],
             "rejected_clean": [60, 40, 12, 0],
             "accepted_other_domain": [0] * 4,
@@ -115,6 +118,13 @@ def run() -> Run:
         "seed": 3,
         "data": {"name": "digits", "source": "IDX files", "stand_in": False, "images": 5000},
         "accuracy": {"student": 0.75, "teacher": 0.8125, "test_images": 1000},
+        "commonest_step": {
+            "steps": 2,
+            "teacher_forward": 96,
+            "student_forward": 128,
+            "backward": 56,
+            "cycles": 1000,
+        },
         "cost": {
             "cycles": 4000,
             "seconds": 0.04,
@@ -146,4 +156,14 @@ def run() -> Run:
             }
         ],
     }
-    return Run(result, Tables(steps, counters, layers, tensors, units, energy))
+    path = pd.DataFrame(
+        [
+            ("fc", "teacher_forward", "dma_read", 50.0),
+            ("fc", "teacher_forward", "pe_array", 150.0),
+            ("fc", "student_forward", "pe_array", 350.0),
+            ("fc", "update", "vector_unit", 250.0),
+            ("fc", "update", "dma_write", 200.0),
+        ],
+        columns=["layer", "pass", "unit", "cycles"],
+    )
+    return Run(result, Tables(steps, counters, layers, tensors, units, energy, path))

@@ -32,6 +32,26 @@ def test_answer_is_worked_by_hand(run):
     assert lines["DDR"] == "150.00 B read and 46.00 B written, 4.90 kB/s"
 
 
+def test_how_a_run_kept_up_with_its_camera_is_told(run):
+    result = copy.deepcopy(run.result)
+    assert "Real time" not in dict(answer(result))
+    result["real_time"] = {
+        "deadline_seconds": 0.02,
+        "deadlines_met": 0.5,
+        "mean_latency_seconds": 0.047,
+        "worst_latency_seconds": 0.089,
+        "mean_frames_waiting": 25.0,
+        "max_frames_waiting": 30,
+    }
+    assert dict(answer(result))["Real time"] == (
+        "50.0% of the steps met the deadline of 20.00 ms, in which the next step's frames arrive; "
+        "from a frame's arrival to the end of its step 47.00 ms, at worst 89.00 ms; "
+        "25.0 frames waited in the ring buffer as a step began, at most 30"
+    )
+    result["real_time"].update(mean_latency_seconds=None, worst_latency_seconds=None)
+    assert "arrival" not in dict(answer(result))["Real time"]
+
+
 def test_share_of_the_peak_is_told_where_the_peak_is_known(run):
     result = copy.deepcopy(run.result)
     result["cost"]["ddr_peak_bytes_per_second"] = 9800

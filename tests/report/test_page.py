@@ -27,7 +27,7 @@ def test_every_figure_has_its_data_beside_it(tmp_path, run):
 
 def test_tables_come_back_as_they_were(tmp_path, run):
     out = write_report(tmp_path / "tiny", run.result, run.tables)
-    for file in ("steps.csv", "counters.csv.gz", "passes.csv", "tensors.csv"):
+    for file in ("steps.csv", "counters.csv.gz", "passes.csv", "tensors.csv", "critical_path.csv"):
         name = file.partition(".")[0]
         written = pd.read_csv(out / file)
         pd.testing.assert_frame_equal(written, run.tables.ordered(name), check_exact=True)
@@ -87,6 +87,8 @@ def test_the_page_tells_ledgers_sources_columns_and_choices(tmp_path, run):
     assert "| ddr bytes | tensors, DMA | 196 | 196 | bytes | yes |" in page
     assert "| int8 mac | 2.00 pJ | MAC | 1.00 pJ | 4.00 pJ | A \\| B |" in page
     assert "| student | fc | student forward | pe array | 1,400 | 46.7% | 1,000 |" in page
+    assert "2 of 4 steps are of the kind" in page
+    assert "| fc | student forward | pe array | 350 | 35.0% |" in page
     assert "| student | weights | fc.weight | 40 | 1 | 0 | 2.5% |" in page
     assert "| teacher | teacher | fc.weight | 20 | 8 | 12 | 0 | 60.0% |" in page
     assert "| teacher_changed | share of the teacher's words that the step moved |" in page

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from accsim.report import tables
@@ -118,4 +119,66 @@ def test_busiest_passes_tell_their_waits_beside(run):
     assert busiest[["pass", "cycles_busy", "share", "waiting"]].values.tolist() == [
         ["student_forward", 1400, 1400 / 3000, 1000],
         ["update", 1000, 1000 / 3000, 0],
+    ]
+
+
+def test_real_time_is_worked_by_hand():
+    """Steps of 15, 35, 60 and 20 ms for a camera of 20 frames in 20 ms, and a buffer of 30."""
+    steps = pd.DataFrame(
+        {
+            "step_cycles": [15, 35, 60, 20],
+            "unlabelled_samples": [20, 20, 20, 20],
+            "frames_waiting": [20, 20, 30, 30],
+            "mean_latency_seconds": [0.0245, 0.0445, 0.0795, 0.0395],
+            "worst_latency_seconds": [0.034, 0.054, 0.089, 0.049],
+        }
+    )
+    found = tables.real_time(steps, deadline_ps=20 * 10**9, period_ps=10**9)
+    assert found == {
+        "deadline_seconds": 0.02,
+        "deadlines_met": 0.5,
+        "mean_latency_seconds": pytest.approx(0.047),
+        "worst_latency_seconds": 0.089,
+        "mean_frames_waiting": 25.0,
+        "max_frames_waiting": 30,
+    }
+    assert tables.real_time(steps, deadline_ps=None, period_ps=10**9) is None
+
+
+def test_latencies_are_of_the_frames_that_were_learned_from():
+    """Two frames of 1 s and six of 2 s are 1.75 s; no step that learned from none counts."""
+    steps = pd.DataFrame(
+        {
+            "step_cycles": [1, 1, 1],
+            "unlabelled_samples": [2, 0, 6],
+            "frames_waiting": [2, 6, 6],
+            "mean_latency_seconds": [1.0, float("nan"), 2.0],
+            "worst_latency_seconds": [1.0, float("nan"), 3.0],
+        }
+    )
+    found = tables.real_time(steps, 1, 1)
+    assert (found["mean_latency_seconds"], found["worst_latency_seconds"]) == (1.75, 3.0)
+    found = tables.real_time(steps[1:2], 1, 1)
+    assert found["mean_latency_seconds"] is found["worst_latency_seconds"] is None
+
+
+def test_the_ring_buffer_over_time_keeps_its_fullest_step(run):
+    whole = tables.frames_waiting(run.tables)
+    assert whole.values.tolist() == [
+        [0.01, 96, 96],
+        [0.02, 100, 100],
+        [0.03, 130, 130],
+        [0.04, 128, 128],
+    ]
+    halves = tables.frames_waiting(run.tables, points=2)
+    assert halves.values.tolist() == [[0.02, 98, 100], [0.04, 129, 130]]
+    nothing = run.tables.steps.assign(frames_waiting=0)
+    assert tables.frames_waiting(replace(run.tables, steps=nothing)).empty
+
+
+def test_the_longest_waits_are_shares_of_the_step(run):
+    waits = tables.longest_waits(run.tables, rows=2)
+    assert waits[["pass", "unit", "share"]].values.tolist() == [
+        ["student_forward", "pe_array", 0.35],
+        ["update", "vector_unit", 0.25],
     ]
