@@ -80,6 +80,7 @@ class Totals:
     passes: pd.DataFrame = field(repr=False)  # a row a layer and pass
     tensors: pd.DataFrame = field(repr=False)  # a row a tensor and pass
     units: pd.DataFrame = field(repr=False)  # a row a unit and cause
+    critical_path: pd.DataFrame = field(repr=False)  # a row a pass and unit waited for; idle is one
     energy: pd.DataFrame = field(repr=False)  # a row a component and pass; idle is one
     kinds: pd.DataFrame = field(repr=False)  # a row a kind of step: how often, what each cost
     energy_table: list[dict[str, Any]] = field(repr=False)  # joules an action, with their sources
@@ -258,6 +259,7 @@ class StepClock:
                 ["tensor", "class", "pass"],
             ),
             units=self._units(charged),
+            critical_path=self._critical_path(charged),
             energy=self._energy(charged),
             kinds=self._table_of_kinds(charged),
             energy_table=[
@@ -321,6 +323,14 @@ class StepClock:
         idle = [(unit, "idle", cycles) for unit in table["unit"].unique()]
         idle_table = pd.DataFrame(idle, columns=["unit", "cause", "cycles"])
         return _sum([(table, 1), (idle_table, 1)], ["unit", "cause"])
+
+    def _critical_path(self, charged) -> pd.DataFrame:
+        frames = [(k.timeline.critical_path().drop(columns="layer"), n) for k, n in charged]
+        if self._idle_ps:
+            cycles = self._idle_ps / self.accelerator.period_ps
+            idle = pd.DataFrame([("idle", "idle", cycles)], columns=["pass", "unit", "cycles"])
+            frames.append((idle, 1))
+        return _sum(frames, ["pass", "unit"])
 
     def _ledgers(self, charged) -> dict[str, Ledger]:
         """The kinds' ledgers, each counted as often as it was charged; time against this clock."""

@@ -166,7 +166,7 @@ def compare(
                 **_mean_and_spread("student_accuracy", accuracies["student"]),
                 **_mean_and_spread("teacher_accuracy", accuracies["teacher"]),
                 "tensors": results[0].tables.tensors,
-                "passes": results[0].tables.passes,
+                "critical_path": pd.DataFrame(results[0].summary["critical_path"]),
                 "curves": [accuracy_curves(result.tables) for result in results],
                 **{key: round(costs[key].mean()) for key in WHOLE},
                 **{key: float(costs[key].mean()) for key in ("seconds", "joules")},
@@ -373,6 +373,7 @@ def _summary(workload, dataset, accuracy, shifted, clock, totals, log) -> dict[s
             "frames_seen": last["frames_seen"],
             "frames_dropped": last["frames_dropped"],
         },
+        "critical_path": totals.critical_path.to_dict("records"),
         "ledgers": {
             name: {
                 "left": book.left,

@@ -57,13 +57,14 @@ def write_comparison(
     Parameters
     ----------
     out : folder; an earlier comparison there is replaced once the new one is complete
-    rows : one schedule each, holding `KEYS`, the tables `tensors` and `passes` of `Tables`, and
-        `curves`, those of `accuracy_curves` for every seed; the others are held against the first
+    rows : one schedule each, holding `KEYS`, the table `tensors` of `Tables`, `critical_path` of
+        the clock's totals, and `curves`, those of `accuracy_curves` for every seed; the others are
+        held against the first
     explanations : for each schedule's name one line on why its bytes differ
 
     Raises ValueError for rows that cannot be compared, OSError for a place that cannot be written.
     """
-    check_rows(rows, "tensors", "passes", "curves")
+    check_rows(rows, "tensors", "critical_path", "curves")
     unexplained = [row["schedule"] for row in rows if row["schedule"] not in explanations]
     if unexplained:
         raise ValueError(f"explanations must name every schedule, missing: {unexplained}")
@@ -79,7 +80,7 @@ def write_comparison(
         write_csv(folder / "compare_bytes.csv", differences)
         for name, data, panels, shape in (
             ("totals", totals(plain), TOTALS, {}),
-            ("cycles", busy_cycles(rows), (figures.plot_compared_cycles,), {}),
+            ("cycles", waited_cycles(rows), (figures.plot_compared_cycles,), {}),
             ("ddr_traffic", traffic(rows), (figures.plot_compared_bytes,), {}),
             ("accuracy", mean_curves(rows), CURVES, {"legend_below": True}),
         ):
@@ -169,15 +170,13 @@ def mean_curves(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.concat(curves).groupby(["schedule", "step"], sort=False)[columns].mean().reset_index()
 
 
-def busy_cycles(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Busy cycles of every schedule by pass and unit, of the first seed."""
+def waited_cycles(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """What the run of every schedule waited for: cycles by pass and unit, of the first seed."""
     tables = [
-        in_order_of_passes(
-            row["passes"].groupby(["pass", "unit"], as_index=False)["cycles_busy"].sum(), ["unit"]
-        ).assign(schedule=row["schedule"])
+        in_order_of_passes(row["critical_path"], ["unit"]).assign(schedule=row["schedule"])
         for row in rows
     ]
-    return pd.concat(tables, ignore_index=True)[["schedule", "pass", "unit", "cycles_busy"]]
+    return pd.concat(tables, ignore_index=True)[["schedule", "pass", "unit", "cycles"]]
 
 
 def traffic(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Figures: a tidy table and an Axes in, nothing computed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import pandas as pd
@@ -13,6 +14,7 @@ Panel = Callable[[Axes, pd.DataFrame], None]
 
 WIDTH_INCHES, HEIGHT_INCHES = 7.0, 3.0
 PALETTE = 9  # colours of accsim.mplstyle before they begin anew
+HATCHES = ("", "////", "\\\\\\\\", "xxxx", "....", "oooo", "++++")
 GREY = "#DDDDDD"  # the pale grey of the same palette: time in which nothing happens
 
 
@@ -186,10 +188,35 @@ def plot_compared_spread(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def plot_compared_cycles(ax: Axes, cycles: pd.DataFrame) -> None:
-    """Stacked bars of busy cycles; bars are schedules, colours are passes on their unit."""
-    named = cycles.assign(part=cycles["pass"] + ", " + cycles["unit"])
-    plot_stacked_bars(ax, named, bar="schedule", stack="part", length="cycles_busy")
-    ax.set(xlabel="busy cycles over the run, both units")
+    """Stacked bars of cycles waited; bars are schedules, colours are passes, hatches are units."""
+    passes = [name for name in cycles["pass"].unique() if name != "idle"]
+    units = [name for name in cycles["unit"].unique() if name != "idle"]
+    units.sort(key=lambda name: name != "pe_array")  # plain where the array computes
+    schedules = list(cycles["schedule"].unique())
+    ends = dict.fromkeys(schedules, 0.0)
+    looks: dict[str, Any] = {"height": 0.7, "edgecolor": "white", "linewidth": 0.4}
+    for _, piece in cycles.iterrows():
+        idle = piece["pass"] == "idle"
+        ax.barh(
+            schedules.index(piece["schedule"]),
+            piece["cycles"],
+            left=ends[piece["schedule"]],
+            color=GREY if idle else f"C{passes.index(piece['pass'])}",
+            hatch="" if idle else HATCHES[units.index(piece["unit"])],
+            **looks,
+        )
+        ends[piece["schedule"]] += piece["cycles"]
+    name_bars(ax, schedules)
+    for place, name in enumerate(passes):
+        ax.barh(0, 0, color=f"C{place}", label=words(name))
+    for place, name in enumerate(units):
+        ax.barh(
+            0, 0, color="#888888", hatch=HATCHES[place], label=f"waiting for {words(name)}", **looks
+        )
+    if "idle" in set(cycles["pass"]):
+        ax.barh(0, 0, color=GREY, label="waiting for frames")
+    ax.set(xlabel="cycles of the run, by pass and by what they wait for")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(EngFormatter())
 
 
@@ -214,11 +241,17 @@ def plot_spread(ax: Axes, found: pd.DataFrame, measure: str) -> None:
 def plot_bars(ax: Axes, rows: pd.DataFrame, length: str, color: str) -> None:
     """Horizontal bars of column `length`, a schedule each, top to bottom."""
     ax.barh(range(len(rows)), rows[length], height=0.7, color=color)
-    ax.set_yticks(range(len(rows)), labels=[words(name) for name in rows["schedule"]])
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    name_bars(ax, rows["schedule"])
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def name_bars(ax: Axes, names: Iterable[object]) -> None:
+    """Label horizontal bars 0, 1, 2 ... from top to bottom."""
+    labels = [words(name) for name in names]
+    ax.set_yticks(range(len(labels)), labels=labels)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
-    ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def plot_stacked_bars(
@@ -247,10 +280,7 @@ def plot_stacked_bars(
         )
         for name, piece in zip(pieces[bar], pieces[length], strict=True):
             ends[name] += piece
-    ax.set_yticks(range(len(bars)), labels=[words(name) for name in bars])
-    ax.set_ylim(len(bars) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
-    ax.tick_params(axis="y", length=0)
+    name_bars(ax, bars)
 
 
 def words(name: object) -> str:

@@ -37,8 +37,8 @@ def schedule(name, *tensors, **changed):
         "teacher_accuracy": None,
         "teacher_accuracy_std": None,
         "tensors": pd.DataFrame(tensors, columns=columns),
-        "passes": pd.DataFrame(
-            [("update", "vector_unit", 7)], columns=["pass", "unit", "cycles_busy"]
+        "critical_path": pd.DataFrame(
+            [("update", "vector_unit", 7.0)], columns=["pass", "unit", "cycles"]
         ),
         "curves": [curve((1, 0.5, 1.0, 0.4), (2, 1.0, 2.0, 0.75))],
         **changed,

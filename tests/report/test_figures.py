@@ -131,6 +131,33 @@ def test_schedules_stand_side_by_side_in_their_order():
     assert set(none) == {0.75}
 
 
+def test_cycles_waited_stand_end_to_end_by_pass_and_unit(ax):
+    cycles = pd.DataFrame(
+        [
+            ("Old", "update", "dma_read", 3.0),
+            ("Old", "update", "pe_array", 1.0),
+            ("Old", "idle", "idle", 2.0),
+            ("New", "update", "pe_array", 1.0),
+        ],
+        columns=["schedule", "pass", "unit", "cycles"],
+    )
+    figures.plot_compared_cycles(ax, cycles)
+    drawn = [(p.get_y() + 0.35, p.get_x(), p.get_width(), p.get_hatch()) for p in ax.patches]
+    assert drawn[:4] == [
+        (0.0, 0.0, 3.0, "////"),
+        (0.0, 3.0, 1.0, ""),
+        (0.0, 4.0, 2.0, ""),
+        (1.0, 0.0, 1.0, ""),
+    ]
+    labels = ax.get_legend_handles_labels()[1]
+    assert labels == [
+        "update",
+        "waiting for pe array",
+        "waiting for dma read",
+        "waiting for frames",
+    ]
+
+
 def test_palette_is_that_of_the_style():
     with matplotlib.style.context("accsim.report.accsim"):
         assert len(matplotlib.rcParams["axes.prop_cycle"]) == figures.PALETTE
