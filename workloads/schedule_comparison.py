@@ -13,6 +13,7 @@ from accsim.schedule import (
     FusedUpdate,
     GradientAccumulation,
     LayerwiseEma,
+    OverlappedEma,
     SeparateEma,
 )
 from accsim.training.base import Sgd
@@ -43,6 +44,7 @@ schedules = (
     FusedUpdate(),
     LayerwiseEma(),
     DeferredWriteback(every=8),
+    OverlappedEma(),
     GradientAccumulation(LayerwiseEma(), micro_batches=4),
     AlternateTeacher(LayerwiseEma(), every=2),
 )

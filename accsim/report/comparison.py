@@ -91,7 +91,7 @@ def write_comparison(
             title=Path(out).name,
             rows=[told(row) for row in plain],
             equal=[
-                {"schedule": row["schedule"], **{key: percent(row[key]) for key in PLACES.values()}}
+                {"schedule": row["schedule"], **{key: _share(row, key) for key in PLACES.values()}}
                 for row in plain
             ],
             seeds=plain[0]["seeds"],
@@ -126,17 +126,20 @@ def byte_differences(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.concat(found[1:] or found, ignore_index=True)
 
 
-def equal_accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+def equal_accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float | None]]:
     """Accuracy of every schedule when the one that ends first in time, or in joules, has ended.
 
     On a straight line between two evaluations; that of the first one before it. The teacher's, of
-    the student where there is no teacher; the mean over the seeds.
+    the student where there is no teacher; the mean over the seeds, and as ``_std`` the sample
+    deviation, None for one seed.
     """
-    found: list[dict[str, float]] = [{} for _ in rows]
+    found: list[dict[str, float | None]] = [{} for _ in rows]
     for place, name in PLACES.items():
         ends = [curve[place].max() for row in rows for curve in row["curves"]]
         for row, at in zip(rows, found, strict=True):
-            at[name] = float(np.mean([reached(c, place, min(ends)) for c in row["curves"]]))
+            accuracies = [reached(curve, place, min(ends)) for curve in row["curves"]]
+            at[name] = float(np.mean(accuracies))
+            at[f"{name}_std"] = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
     return found
 
 

@@ -139,6 +139,8 @@ def test_accuracies_are_told_when_the_first_has_ended(rows):
     for at, accuracy in zip(found, (0.4, 0.75), strict=True):
         assert at["accuracy_at_equal_seconds"] == pytest.approx(accuracy)
         assert at["accuracy_at_equal_joules"] == pytest.approx(accuracy)
+    assert found[0]["accuracy_at_equal_seconds_std"] == pytest.approx(0.1 * 2**0.5)  # of 0.3, 0.5
+    assert found[1]["accuracy_at_equal_seconds_std"] is None
 
 
 def test_a_spread_stands_beside_its_mean(rows):
