@@ -17,9 +17,12 @@ class Passes:
     backward: int  # samples, both backward_data and backward_weight
     ema: bool  # the teacher takes part in this step and follows the student
     micro_batches: tuple[tuple[int, int], ...] = ()  # (student_forward, backward); (): only one
+    queued: int = (
+        0  # samples whose labels wait for later steps; negative: waited since earlier ones
+    )
 
     def __post_init__(self):
-        if min(self.teacher_forward, self.student_forward, self.backward) < 0:
+        if min(self.teacher_forward, self.student_forward, self.backward, self.frames) < 0:
             raise ValueError(f"samples of a pass must be 0 or more, not {self}")
         for forward, backward in (*self.micro_batches, (self.student_forward, self.backward)):
             if backward > forward:
@@ -32,6 +35,11 @@ class Passes:
                 f"micro_batches must sum to student_forward and backward "
                 f"{self.student_forward, self.backward}, not {sums}"
             )
+
+    @property
+    def frames(self) -> int:
+        """Samples of the student that have a teacher's labels."""
+        return self.teacher_forward - self.queued
 
     @property
     def parts(self) -> tuple[tuple[int, int], ...]:
@@ -55,7 +63,8 @@ class Turn:
     """What a schedule asks of the values of one step."""
 
     blend: Blend | None  # how the teacher moves after the step; None: it rests
-    labels: bool = True  # the teacher labels the step's frames; else they are skipped
+    labels: int = 1  # batches of frames that the teacher labels: this step's and the next ones';
+    # 0: it rests, frames that wait for no label of an earlier step are skipped
     micro_batches: int = 1  # that the student takes one after the other, before one update
 
 

@@ -92,7 +92,8 @@ def _simulate(workload, dataset, on_step) -> Result:
     counters: list[tuple[int, str, Counters]] = []
     accuracy: dict[str, float] = {}
     skipped = 0  # frames that the schedule did not have labelled
-    batches = workload.data.batches(dataset, clock, workload.steps, workload.seed)
+    at_once = max(workload.schedule.turn(1).labels, 1)  # steps whose frames the teacher labels
+    batches = workload.data.batches(dataset, clock, workload.steps, workload.seed, at_once)
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
         with _misfits(norm.DivergedError, f"step {step}: "):
             outcome = learner.step(batch)  # values: which passes ran, on how many samples

@@ -61,6 +61,13 @@ class Workload:
                     f"micro_batches of the schedule must be at most the "
                     f"{self.data.labelled_per_batch} labelled images of a batch, not {parts}"
                 )
+            batches = self.schedule.turn(1).labels
+            frames = batches * self.data.unlabelled_per_batch
+            if frames > self.data.buffer_frames:
+                raise ValueError(
+                    f"buffer_frames must be at least the {frames} frames of the {batches} batches "
+                    f"that the teacher labels at once, not {self.data.buffer_frames}"
+                )
         for name, least in (("steps", 1), ("seed", 0), ("evaluate_every", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -146,7 +153,10 @@ def largest_passes(workload: Workload) -> Passes:
         for own, frames in zip(cuts(labelled, count), cuts(unlabelled, count), strict=True)
     ]
     parts = tuple((size, size) for size in sizes) if count > 1 else ()
-    return Passes(unlabelled, sum(sizes), sum(sizes), not supervised, parts)
+    waiting = unlabelled * (workload.schedule.turn(1).labels - 1)
+    return Passes(
+        unlabelled + waiting, sum(sizes), sum(sizes), not supervised, parts, queued=waiting
+    )
 
 
 def largest_step(workload: Workload) -> tuple[Operation, ...]:

@@ -260,6 +260,25 @@ def test_frames_that_a_resting_teacher_skips_are_dropped(workload, dataset):
     assert all(book["closed"] for book in result.summary["ledgers"].values())
 
 
+def test_a_queue_loses_no_frame_and_reads_its_teacher_once_a_round(workload, dataset):
+    """8 frames a step, 2 steps at once: 6 steps learn from 48, of a camera that is slow."""
+    schedule = AlternateTeacher(LayerwiseEma(), every=2, queue=True)
+    slow = replace(workload, data=replace(workload.data, frames_per_second=100))
+    result = simulate(replace(slow, schedule=schedule), dataset)
+    assert result.summary["cost"]["frames_seen"] == 48
+    assert result.summary["cost"]["frames_dropped"] == 0
+    steps, tensors = result.tables.steps, result.tables.tensors
+    assert steps["unlabelled_samples"].tolist() == [8] * 6
+    assert steps["frames_waiting"].tolist() == [16, 0] * 3
+    wait = steps["worst_latency_seconds"] - steps["step_cycles"] * 1e-8
+    assert wait[::2].tolist() == pytest.approx([0.15] * 3)  # for 15 more frames
+    forward = tensors[(tensors["class"] == "teacher") & (tensors["pass"] == "teacher_forward")]
+    assert forward["read_bytes"].sum() == 3 * 2 * workload.network.parameters
+    few = replace(workload.data, buffer_frames=16)
+    with pytest.raises(ValueError, match=r"at least the 32 frames of the 4 batches .* not 16"):
+        replace(workload, data=few, schedule=AlternateTeacher(LayerwiseEma(), 4, queue=True))
+
+
 def test_rejected_samples_cost_no_backward_work(workload, dataset):
     rejecting = replace(workload.algorithm, confidence_threshold=1.0)
     accepting = replace(workload.algorithm, confidence_threshold=0.0)

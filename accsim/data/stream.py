@@ -33,7 +33,11 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images, int8[N, H, W, C], augmented; the two views are of the same frames."""
+    """One step's images, int8[N, H, W, C], augmented; the two views are of the same frames.
+
+    Where the teacher labels for several steps at once, its view of the first shows the frames of
+    all of them, in order, and that of the others shows none.
+    """
 
     labelled: np.ndarray
     labels: np.ndarray  # int64[N] of `labelled`
@@ -68,8 +72,13 @@ class Stream(ABC):
         return {}
 
     @abstractmethod
-    def batches(self, dataset: Dataset, clock: Clock, steps: int, seed: int) -> Iterator[Batch]:
-        """One batch a step; waits on `clock` for frames that have not arrived."""
+    def batches(
+        self, dataset: Dataset, clock: Clock, steps: int, seed: int, at_once: int = 1
+    ) -> Iterator[Batch]:
+        """One batch a step; waits on `clock` for frames that have not arrived.
+
+        Those of `at_once` steps are taken, and shown to the teacher, in the first of them.
+        """
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class SemiSupervisedStream(Stream):
         tests = {repr(d.what): d.what.test(dataset) for d in self.disturbances}
         return {name: test for name, test in tests.items() if test is not None}
 
-    def batches(self, dataset, clock, steps, seed):
+    def batches(self, dataset, clock, steps, seed, at_once=1):
         for disturbance in self.disturbances:
             disturbance.what.check(dataset)
         scale = PixelScale.of(dataset.train_images)
@@ -164,24 +173,28 @@ class SemiSupervisedStream(Stream):
                 strong.cover(seen, key)
             return seen
 
+        wanted = self.unlabelled_per_batch
         for step in range(steps):
-            wanted = self.unlabelled_per_batch
-            waiting = camera.fill(wanted) if wanted else 0
-            numbers = camera.take(wanted)
-            frames, kinds = self._frames(dataset, pool, numbers, seed)
+            turn = step % at_once
+            waiting = camera.fill(0 if turn else at_once * wanted) if wanted else 0
+            if not turn:
+                numbers = camera.take(at_once * wanted)
+                frames, kinds = self._frames(dataset, pool, numbers, seed)
+                arrived = np.array([camera.arrival_ps(number) for number in numbers], np.int64)
+            own = slice(turn * wanted, (turn + 1) * wanted)
             first = step * self.labelled_per_batch
             places = range(first, first + self.labelled_per_batch)
             replayed = in_random_order(places, len(labelled), random_key(seed, REPLAY))
             yield Batch(
                 view(dataset.train_images[labelled[replayed]], LABELLED_VIEW, step),
                 labels[replayed],
-                view(frames, STUDENT_VIEW, step, self.student_augmentation),
-                view(frames, TEACHER_VIEW, step),
+                view(frames[own], STUDENT_VIEW, step, self.student_augmentation),
+                view(frames[:0] if turn else frames, TEACHER_VIEW, step),
                 -IMAGE_BITS,
-                camera.seen,
+                camera.seen - len(numbers) + own.stop,
                 camera.dropped,
-                kinds,
-                np.array([camera.arrival_ps(number) for number in numbers], np.int64),
+                kinds[own],
+                arrived[own],
                 waiting,
             )
 

@@ -114,6 +114,7 @@ class Program:
         self._outputs: dict[int, Tensor] = {}  # of the student's forward pass
         self._step_inputs: dict[tuple[int, str], tuple[Tensor, ...]] = {}  # of its vector steps
         self._logits: dict[str, Tensor] = {}
+        self._outlasting: set[Tensor] = set()  # what later steps read too
         self._logit_error: Tensor | None = None
         self._sums: dict[int, Tensor] = {}  # gradients of the micro-batches so far
         stores = (
@@ -185,11 +186,19 @@ class Program:
     def student(self, passes: Passes, average: bool = False) -> None:
         """Its passes, micro-batch by micro-batch, and one update of the sum of their gradients.
 
-        With `average` the teacher follows in the same pass over the words as the update.
+        With `average` the teacher follows in the same pass over the words as the update. Labels
+        that are for more steps than this one wait in DDR.
         """
+        if passes.queued > 0:
+            self._outlasting.add(self._logits["teacher"])
+        elif passes.queued < 0:
+            self._logits["teacher"] = self._map(
+                f"teacher/{self.network.nodes[-1].name}/output", "activations",
+                self.network.nodes[-1].output, passes.frames, self.numerics.activation_bits,
+            )  # fmt: skip
         parts = passes.parts
         last = max((index for index, (_, samples) in enumerate(parts) if samples), default=None)
-        frames = cuts(passes.teacher_forward, len(parts))
+        frames = cuts(passes.frames, len(parts))
         for index, ((forward, backward), seen) in enumerate(zip(parts, frames, strict=True)):
             self.student_forward(forward)
             self.loss(forward, seen.stop - seen.start, backward)
@@ -738,6 +747,7 @@ class Program:
                         resident.add(tensor)
                 elif (
                     tensor.kind not in _STORES
+                    and tensor not in self._outlasting
                     and tensor in uses
                     and hold(tensor.size_bytes, index, uses[tensor][-1])
                 ):

@@ -90,12 +90,16 @@ class MeanTeacherLearner(Learner):
         self.seen = {name: tensor.copy() for name, tensor in self.stored.items()}
         key, registers = random_key(seed, TEACHER), student.executor.registers
         self.executor = FixedNetwork(student.network, student.numerics, key, registers)
+        self.waiting = self._no_labels()  # of frames that later batches show the student
 
     def step(self, batch):
         self.done += 1
         turn, student = self.turn(self.done), self.student
-        labelled, frames = len(batch.labels), len(batch.teacher_view) * turn.labels
-        teacher_logits = self._labels(batch, frames)
+        if turn.labels:
+            self.waiting = self._labels(batch)
+        teacher_logits, self.waiting = np.split(self.waiting, [len(batch.student_view)])
+        labelled, frames = len(batch.labels), len(teacher_logits)
+        teacher_forward = len(batch.teacher_view) if turn.labels else 0
         accepted = self._accepted(teacher_logits)
         descent = Descent(self.rule.optimizer, student, self.done, self.steps, self.seed)
         correct = 0
@@ -117,17 +121,18 @@ class MeanTeacherLearner(Learner):
             self._blend(turn.blend)
         return Outcome(
             passes=Passes(
-                frames,
+                teacher_forward,
                 labelled + frames,
                 labelled + int(accepted.sum()),
-                ema=turn.labels,
+                ema=turn.labels > 0,
                 micro_batches=descent.micro_batches,
+                queued=teacher_forward - frames,
             ),
             learning_rate=rate,
             labelled_correct=correct,
             labelled_samples=labelled,
             taught=accepted,
-            skipped_frames=len(batch.teacher_view) - frames,
+            skipped_frames=len(batch.student_view) - frames,
             counters={
                 "student": student.executor.tally.take(),
                 "teacher": self.executor.tally.take(),
@@ -142,11 +147,14 @@ class MeanTeacherLearner(Learner):
             "teacher": count_correct(self.executor, self.seen, *test),
         }
 
-    def _labels(self, batch, frames: int) -> np.ndarray:
-        """The teacher's logits of the first `frames` of a batch: int32[frames, classes]."""
-        if not frames:
-            return np.empty((0, self.student.network.classes), np.int32)
-        images = Map(batch.teacher_view[:frames], batch.exponent)
+    def _no_labels(self) -> np.ndarray:
+        return np.empty((0, self.student.network.classes), np.int32)
+
+    def _labels(self, batch) -> np.ndarray:
+        """The teacher's logits of its view, in one forward pass: int32[N, classes]."""
+        if not len(batch.teacher_view):
+            return self._no_labels()
+        images = Map(batch.teacher_view, batch.exponent)
         return self.executor.forward(self.seen, images, self.rule.teacher_statistics).logits
 
     def _accepted(self, logits) -> np.ndarray:

@@ -124,6 +124,37 @@ def test_arrivals_and_the_ring_buffer_are_worked_by_hand(dataset):
     assert dropped == [0, 0, 5, 45]
 
 
+def test_a_queue_of_frames_is_taken_at_once_and_shown_one_batch_after_the_other(dataset):
+    """A frame a millisecond, 20 a step, 2 steps at once, room for 50; steps of 30 ms.
+
+    The first waits to 40 ms. The third begins at 100 ms, when frames 50 to 99 are left; it takes
+    40 of them. By 130 ms, when the fourth begins, the ring holds the 10 others and 30 new ones.
+    """
+    clock = Clock()
+    fog = Disturbance(Fog(5), During(first=20, frames=1))
+    stream = SemiSupervisedStream(
+        labels=10, labelled_per_batch=5, unlabelled_per_batch=20, buffer_frames=50,
+        translate=0, flip=False, disturbances=(fog,),
+    )  # fmt: skip
+    begins, seen = [], []
+    for batch in stream.batches(dataset, clock, 4, 0, at_once=2):
+        begins.append(clock.now_ps // 10**9)
+        seen.append(batch)
+        clock.now_ps += 30 * 10**9
+    assert begins == [40, 70, 100, 130]
+    assert [len(batch.teacher_view) for batch in seen] == [40, 0, 40, 0]
+    for first, second in (seen[:2], seen[2:]):
+        shown = np.concatenate([first.student_view, second.student_view])
+        assert np.array_equal(first.teacher_view, shown)
+    assert [batch.frames_seen for batch in seen] == [20, 40, 60, 80]
+    assert [batch.frames_dropped for batch in seen] == [0, 0, 10, 10]
+    assert [batch.frames_waiting for batch in seen] == [40, 30, 50, 40]
+    arrivals = [batch.arrived_ps // 10**9 for batch in seen]
+    assert np.concatenate(arrivals).tolist() == [*range(1, 41), *range(51, 91)]
+    foggy = [np.flatnonzero(batch.kinds == FrameKind.CORRUPTED).tolist() for batch in seen]
+    assert foggy == [[], [0], [], []]
+
+
 def test_without_unlabelled_frames_there_is_no_camera(dataset):
     clock = Clock(10**12)
     (batch,) = batches(dataset, 1, clock=clock, unlabelled_per_batch=0)

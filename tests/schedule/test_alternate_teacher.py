@@ -1,12 +1,16 @@
-"""A teacher in one step of n: what the others move, and the teacher that labels."""
+"""A teacher in one step of n: what the others move, the teacher that labels, and its queue."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from accsim.clock import StepClock
+from accsim.data.stream import Batch
 from accsim.dataflow.output_stationary import OutputStationary
+from accsim.hardware import boards
+from accsim.kernels import loss
 from accsim.numerics import Numerics
 from accsim.passes import Blend, Passes, Turn
 from accsim.schedule.alternate_teacher import AlternateTeacher
@@ -16,10 +20,13 @@ from accsim.schedule.gradient_accumulation import GradientAccumulation
 from accsim.schedule.layerwise_ema import LayerwiseEma
 from accsim.schedule.separate_ema import SeparateEma
 from accsim.training.mean_teacher import MeanTeacher
+from accsim.training.parameters import Map
 from accsim.training.supervised import Supervised, SupervisedLearner
 
 LABELS = Passes(6, 10, 8, ema=True)
 ALONE = Passes(0, 4, 4, ema=False)
+FIRST = Passes(18, 10, 8, ema=True, queued=12)  # 6 frames of each of 3 batches
+LATER = Passes(0, 10, 8, ema=False, queued=-6)
 STORE = 49 * 2  # bytes of all parameters
 
 
@@ -118,9 +125,136 @@ def test_the_teacher_that_labels_averages_the_last_students_of_the_rounds_before
             assert learner.seen[name].values.ravel().tolist() == expected, (step, name)
 
 
+def test_a_queue_is_labelled_in_the_first_step_of_each_round():
+    schedule = AlternateTeacher(SeparateEma(), every=3, queue=True)
+    assert [schedule.turn(step).labels for step in range(1, 8)] == [3, 0, 0, 3, 0, 0, 3]
+    skipping = AlternateTeacher(SeparateEma(), every=3)
+    assert [schedule.turn(step).blend for step in range(1, 8)] == [
+        skipping.turn(step).blend for step in range(1, 8)
+    ]
+    around = GradientAccumulation(schedule, micro_batches=2)
+    assert around.turn(4) == Turn(None, 3, 2)
+    outside = AlternateTeacher(skipping, every=2, queue=True)
+    assert [outside.turn(step).labels for step in range(1, 8)] == [2, 0, 0, 0, 0, 0, 2]
+
+
+@pytest.mark.parametrize("inner", [SeparateEma(), FusedUpdate(), LayerwiseEma()])
+def test_labels_of_a_queue_wait_in_ddr(inner, lower, machine, travelled):
+    """Maps of a sample: image 16, conv output 32, norm output 8, logits 3 bytes.
+
+    18 frames pass the teacher, whose words are read once; 6 labels are read in each of the steps.
+    """
+    schedule = AlternateTeacher(inner, every=3, queue=True)
+    first, later = (travelled(lower(schedule, machine, passes)) for passes in (FIRST, LATER))
+    every = travelled(lower(inner, machine, LABELS))
+    forward = {key: moved for key, moved in first.items() if key[0] == "teacher_forward"}
+    words = {key: moved for key, moved in every.items() if key[0] == "teacher_forward"}
+    assert forward == words | {
+        ("teacher_forward", "images"): (18 * 16, 0),
+        ("teacher_forward", "activations"): (18 * (32 + 8), 18 * (32 + 8 + 3)),
+    }
+    rest = {key: moved for key, moved in every.items() if key not in words}
+    assert first == forward | rest
+    assert rest["loss", "activations"] == ((10 + 6) * 3, 0)
+    alone = Passes(0, 10, 8, ema=False)
+    assert later == travelled(lower(inner, machine, alone)) | {
+        ("loss", "activations"): ((10 + 6) * 3, 0)
+    }
+
+
+def test_labels_that_later_steps_read_leave_the_chip_though_they_had_room(lower, travelled):
+    schedule = AlternateTeacher(SeparateEma(), every=3, queue=True)
+    roomy = boards.ZCU104
+    kept = travelled(lower(schedule, roomy, LABELS))
+    assert ("teacher_forward", "activations") not in kept
+    assert ("loss", "activations") not in kept
+    first, later = (travelled(lower(schedule, roomy, passes)) for passes in (FIRST, LATER))
+    assert first["teacher_forward", "activations"] == (0, 18 * 3)
+    assert first["loss", "activations"] == later["loss", "activations"] == (6 * 3, 0)
+
+
+def test_micro_batches_share_the_queued_labels_of_their_step(lower, machine, travelled):
+    schedule = GradientAccumulation(AlternateTeacher(SeparateEma(), every=3, queue=True))
+    halves = replace(LATER, micro_batches=((5, 4), (5, 4)))
+    assert travelled(lower(schedule, machine, halves))["loss", "activations"] == (16 * 3, 0)
+
+
+def test_a_run_reads_the_teacher_once_a_round(network, machine):
+    """6 steps are 2 rounds: 2 labellings and 2 averages read it, 2 averages write it."""
+    schedule = AlternateTeacher(SeparateEma(), every=3, queue=True)
+    clock = StepClock(network, Numerics(), schedule, machine, OutputStationary())
+    for step in range(1, 7):
+        clock.charge(FIRST if schedule.turn(step).labels else LATER, step)
+    totals = clock.totals()  # its ledgers close
+    tensors = totals.tensors
+    teacher = tensors[tensors["class"] == "teacher"]
+    assert teacher["read_bytes"].sum() == 4 * STORE
+    assert teacher["write_bytes"].sum() == 2 * STORE
+    labels = tensors[tensors["tensor"] == "teacher/fc/output"]
+    assert labels["write_bytes"].sum() == labels["read_bytes"].sum() == 36 * 3
+    assert len(totals.kinds) == 2
+
+
+def test_a_queue_is_labelled_by_the_teacher_of_the_rounds_first_step(network, nearest, averaged):
+    """All its frames in one forward pass; the averages in plain integers.
+
+    A step with labels that waited does what one does whose teacher gives the same labels at once.
+    """
+    every, steps = 3, 7
+    schedule = AlternateTeacher(SeparateEma(), every=every, queue=True)
+    rule = MeanTeacher(teacher_shift=2, confidence_threshold=0.6)
+    learner = rule.start(network, nearest, schedule.turn, steps, seed=1)
+    teacher = {name: stored.values.ravel().tolist() for name, stored in learner.stored.items()}
+    rng = np.random.default_rng(5)
+    taught = []
+    for step in range(1, steps + 1):
+        turn = (step - 1) % every
+        images = rng.integers(-127, 128, (28, 4, 4, 1), np.int8)
+        labelled, student_view, teacher_view = np.split(images, [4, 10])
+        if turn:
+            teacher_view = teacher_view[:0]
+        else:
+            queue = deepcopy(learner.executor).forward(learner.seen, Map(teacher_view, -6)).logits
+        batch = Batch(labelled, rng.integers(0, 3, 4), student_view, teacher_view, -6, 6 * step, 0)
+        logits = queue[6 * turn : 6 * turn + 6]
+        twin = deepcopy(learner)
+        twin.turn, twin._labels = SeparateEma().turn, lambda _, logits=logits: logits
+        outcome = learner.step(batch)
+        at_once = twin.step(replace(batch, teacher_view=student_view))
+        sure = loss.softmax(logits, loss.EXP2).max(axis=1) > 0.6 * (1 << loss.PROBABILITY_BITS)
+        assert outcome.taught.tolist() == at_once.taught.tolist() == sure.tolist()
+        taught += sure.tolist()
+        for name, stored in learner.student.parameters.items():
+            assert np.array_equal(stored.values, twin.student.parameters[name].values), name
+        backward = 4 + int(sure.sum())
+        assert outcome.passes == (
+            Passes(0, 10, backward, False, queued=-6)
+            if turn
+            else Passes(18, 10, backward, True, queued=12)
+        )
+        assert outcome.skipped_frames == 0
+        if step % every == 0:
+            shift = min(2, (step // every).bit_length())
+            for name, student in learner.student.parameters.items():
+                teacher[name] = averaged(np.array(teacher[name]), student.values, shift)
+        for name, expected in teacher.items():
+            assert learner.seen[name].values.ravel().tolist() == expected, (step, name)
+    assert 0 < sum(taught) < len(taught)
+
+
+def test_more_labels_cannot_wait_than_were_made():
+    with pytest.raises(ValueError, match="samples of a pass must be 0 or more"):
+        Passes(6, 10, 8, True, queued=7)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: AlternateTeacher(SeparateEma(), queue=2), "queue must be True or False, not 2"),
+        (
+            lambda: AlternateTeacher(AlternateTeacher(SeparateEma(), queue=True)),
+            "schedule of an AlternateTeacher must not queue labels itself",
+        ),
         (lambda: AlternateTeacher(SeparateEma(), 0), "every must be a whole number of at least 1"),
         (lambda: AlternateTeacher("SeparateEma"), "schedule must be a Schedule .*'SeparateEma'"),
         (lambda: AlternateTeacher(SeparateEma()).blend(0), r"step must be at least 1 .* not 0"),
@@ -132,6 +266,8 @@ def test_impossible_choices_are_refused(make, message):
 
 
 def test_an_explanation_is_one_line():
-    told = AlternateTeacher(SeparateEma(), 5).explain()
-    assert "one step of 5" in told
-    assert "\n" not in told
+    for queue in (False, True):
+        told = AlternateTeacher(SeparateEma(), 5, queue).explain()
+        assert "one step of 5" in told
+        assert ("5 batches at once" in told) is queue
+        assert "\n" not in told
