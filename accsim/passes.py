@@ -20,6 +20,7 @@ class Passes:
     queued: int = (
         0  # samples whose labels wait for later steps; negative: waited since earlier ones
     )
+    ahead: bool = False  # no label of this step's teacher is for this step's student
 
     def __post_init__(self):
         if min(self.teacher_forward, self.student_forward, self.backward, self.frames) < 0:
@@ -66,6 +67,7 @@ class Turn:
     labels: int = 1  # batches of frames that the teacher labels: this step's and the next ones';
     # 0: it rests, frames that wait for no label of an earlier step are skipped
     micro_batches: int = 1  # that the student takes one after the other, before one update
+    ahead: bool = False  # the student learns from the frames of the step before
 
 
 def cuts(count: int, parts: int) -> tuple[slice, ...]:

@@ -7,6 +7,7 @@ from accsim.schedule.gradient_accumulation import GradientAccumulation
 from accsim.schedule.layerwise_ema import LayerwiseEma
 from accsim.schedule.overlapped_ema import OverlappedEma
 from accsim.schedule.separate_ema import SeparateEma
+from accsim.schedule.teacher_ahead import TeacherAhead
 
 SCHEDULES = (
     SeparateEma,
@@ -16,6 +17,7 @@ SCHEDULES = (
     OverlappedEma,
     GradientAccumulation,
     AlternateTeacher,
+    TeacherAhead,
 )
 
 __all__ = [kind.__name__ for kind in SCHEDULES]

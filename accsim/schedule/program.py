@@ -2,8 +2,10 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from math import prod
 
 from accsim.dataflow.base import Dataflow
 from accsim.dataflow.product import SUM_BYTES, GradientProduct, Product
@@ -181,6 +183,47 @@ class Program:
     def _map(self, name: str, kind: str, shape: Shape, samples: int, bits: int) -> Tensor:
         return self._tensor(name, kind, shape.size * self.numerics.word_bytes(bits), samples)
 
+    # The teacher beside the student
+
+    def interleave(self) -> None:
+        """Spread what comes up to the teacher's forward pass over what comes after, by their work.
+
+        It stays before the first pass that writes what it reads.
+        """
+        names = [draft.pass_name for draft in self._drafts]
+        ends = (
+            index for index in range(len(names), 0, -1) if names[index - 1] == "teacher_forward"
+        )
+        end = next(ends, 0)
+        teacher, student = self._drafts[:end], self._drafts[end:]
+        read = {tensor for draft in teacher for tensor in draft.reads}
+        clash = (index for index, draft in enumerate(student) if read.intersection(draft.writes))
+        span = next(clash, len(student))
+        places = [
+            place
+            for drafts in (teacher, student[:span])
+            for place in zip(self._positions(drafts), drafts, strict=True)
+        ]
+        places.sort(key=lambda place: place[0])
+        self._drafts = [draft for _, draft in places] + student[span:]
+
+    def _positions(self, drafts: Sequence[_Draft]) -> list[Fraction]:
+        """The middle of each draft's work as a share of the work of all, in cycles at peak rates.
+
+        One that finds on chip what the draft before it kept stays behind that one.
+        """
+        array, lanes = self.accelerator.pe_array.macs_per_cycle, self.accelerator.vector_unit.lanes
+        work = [
+            ceil_div(prod(draft.gemm), array) if draft.gemm else ceil_div(draft.words, lanes)
+            for draft in drafts
+        ]
+        done, positions = 0, []
+        for index, cycles in enumerate(work):
+            middle = Fraction(2 * done + cycles, 2 * sum(work))
+            positions.append(positions[-1] if index and drafts[index - 1].keeps else middle)
+            done += cycles
+        return positions
+
     # The student's part of a step
 
     def student(self, passes: Passes, average: bool = False) -> None:
@@ -189,9 +232,9 @@ class Program:
         With `average` the teacher follows in the same pass over the words as the update. Labels
         that are for more steps than this one wait in DDR.
         """
-        if passes.queued > 0:
+        if passes.queued > 0 and not passes.ahead:
             self._outlasting.add(self._logits["teacher"])
-        elif passes.queued < 0:
+        elif passes.frames and (passes.ahead or passes.queued < 0):
             self._logits["teacher"] = self._map(
                 f"teacher/{self.network.nodes[-1].name}/output", "activations",
                 self.network.nodes[-1].output, passes.frames, self.numerics.activation_bits,

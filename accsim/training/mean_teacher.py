@@ -34,6 +34,21 @@ WEIGHT_BITS = 16  # fractional bits of the consistency weight
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """Frames as the student will see them, with what the teacher says of them."""
+
+    frames: np.ndarray  # int8[N, H, W, C]
+    logits: np.ndarray  # int32[N, classes], the teacher's
+    sure: np.ndarray  # bool[N], of the teacher: the others teach nothing
+
+    def __getitem__(self, part: slice) -> "Lesson":
+        return Lesson(self.frames[part], self.logits[part], self.sure[part])
+
+    def __len__(self) -> int:
+        return len(self.sure)
+
+
+@dataclass(frozen=True)
 class MeanTeacher(Algorithm):
     """Cross-entropy on labelled images, and agreement with the teacher on frames where it is sure.
 
@@ -81,6 +96,7 @@ class MeanTeacherLearner(Learner):
         self.steps, self.seed = steps, seed
         self.done = 0  # steps
         self.blends = 0  # times that the teacher has followed
+        self.lesson: Lesson | None = None  # of the step before, where the teacher is ahead
         bits = student.numerics.teacher_bits
         self.finer_bits = bits - student.numerics.master_bits  # than the student's words
         self.stored = {
@@ -101,19 +117,22 @@ class MeanTeacherLearner(Learner):
         labelled, frames = len(batch.labels), len(teacher_logits)
         teacher_forward = len(batch.teacher_view) if turn.labels else 0
         accepted = self._accepted(teacher_logits)
+        lesson = Lesson(batch.student_view[:frames], teacher_logits, accepted)
+        if turn.ahead:
+            lesson, self.lesson = self.lesson or lesson[:0], lesson
         descent = Descent(self.rule.optimizer, student, self.done, self.steps, self.seed)
         correct = 0
         parts = turn.micro_batches
-        for own, seen in zip(cuts(labelled, parts), cuts(frames, parts), strict=True):
-            labels, sure = batch.labels[own], accepted[seen]
-            images = np.concatenate([batch.labelled[own], batch.student_view[seen]])
+        for own, part in zip(cuts(labelled, parts), cuts(len(lesson), parts), strict=True):
+            labels, seen = batch.labels[own], lesson[part]
+            images = np.concatenate([batch.labelled[own], seen.frames])
             record = student.executor.forward(student.parameters, Map(images, batch.exponent))
             logits, of_frames = np.split(record.logits, [len(labels)])
             supervised = loss.cross_entropy_error(loss.softmax(logits, loss.EXP2), labels, labelled)
             consistency = self.rule.consistency.error(
-                of_frames, teacher_logits[seen], sure, self._weight(), frames
+                of_frames, seen.logits, seen.sure, self._weight(), len(lesson)
             )
-            rows = np.flatnonzero(np.concatenate([np.ones(len(labels), bool), sure]))
+            rows = np.flatnonzero(np.concatenate([np.ones(len(labels), bool), seen.sure]))
             descent.add(record, np.concatenate([supervised, consistency])[rows], rows)
             correct += int((top_class(logits) == labels).sum())
         rate = descent.update()
@@ -122,11 +141,12 @@ class MeanTeacherLearner(Learner):
         return Outcome(
             passes=Passes(
                 teacher_forward,
-                labelled + frames,
-                labelled + int(accepted.sum()),
+                labelled + len(lesson),
+                labelled + int(lesson.sure.sum()),
                 ema=turn.labels > 0,
                 micro_batches=descent.micro_batches,
-                queued=teacher_forward - frames,
+                queued=teacher_forward - len(lesson),
+                ahead=turn.ahead,
             ),
             learning_rate=rate,
             labelled_correct=correct,
