@@ -93,13 +93,16 @@ def _simulate(workload, dataset, on_step) -> Result:
     accuracy: dict[str, float] = {}
     skipped = 0  # frames that the schedule did not have labelled
     at_once = max(workload.schedule.turn(1).labels, 1)  # steps whose frames the teacher labels
+    before: Batch | None = None
     batches = workload.data.batches(dataset, clock, workload.steps, workload.seed, at_once)
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
         with _misfits(norm.DivergedError, f"step {step}: "):
             outcome = learner.step(batch)  # values: which passes ran, on how many samples
         cost = clock.charge(outcome.passes, step)  # cycles, bytes, joules; advances simulated time
         skipped += outcome.skipped_frames
-        row = _row(step, batch, skipped, outcome, cost, clock)
+        learned = before if before and outcome.passes.ahead else batch  # its frames
+        row = _row(step, batch, learned, skipped, outcome, cost, clock)
+        before = batch
         if step % workload.evaluate_every == 0 or step == workload.steps:
             accuracy = _accuracy(learner, test, dataset.test_labels)
             row |= {f"{network}_accuracy": value for network, value in accuracy.items()}
@@ -252,7 +255,8 @@ def _accuracy(learner: Learner, test: Map, labels: np.ndarray) -> dict[str, floa
     return {network: count / len(labels) for network, count in correct.items()}
 
 
-def _row(step, batch, skipped, outcome: Outcome, cost, clock) -> dict[str, Any]:
+def _row(step, batch, learned, skipped, outcome: Outcome, cost, clock) -> dict[str, Any]:
+    """One step for the log; it learned from the frames of the batch `learned`."""
     return {
         "step": step,
         "simulated_seconds": clock.seconds,
@@ -272,8 +276,8 @@ def _row(step, batch, skipped, outcome: Outcome, cost, clock) -> dict[str, Any]:
         "frames_seen": batch.frames_seen - skipped,
         "frames_dropped": batch.frames_dropped + skipped,
         "frames_waiting": batch.frames_waiting,
-        **_latency(batch, outcome, clock),
-        **_by_kind(batch, outcome),
+        **_latency(learned, outcome, clock),
+        **_by_kind(learned, outcome),
         "student_accuracy": float("nan"),
         "teacher_accuracy": float("nan"),
     }

@@ -1,6 +1,7 @@
 """Whole runs: what every report promises, and values and cost that meet in both directions."""
 
 import json
+import math
 from dataclasses import replace
 
 import numba
@@ -24,6 +25,7 @@ from accsim.schedule import (
     GradientAccumulation,
     LayerwiseEma,
     SeparateEma,
+    TeacherAhead,
 )
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.supervised import Supervised
@@ -277,6 +279,20 @@ def test_a_queue_loses_no_frame_and_reads_its_teacher_once_a_round(workload, dat
     few = replace(workload.data, buffer_frames=16)
     with pytest.raises(ValueError, match=r"at least the 32 frames of the 4 batches .* not 16"):
         replace(workload, data=few, schedule=AlternateTeacher(LayerwiseEma(), 4, queue=True))
+
+
+def test_frames_that_are_labelled_ahead_count_in_the_step_that_learns_from_them(workload, dataset):
+    """They arrive before the step that labels them begins and wait for the end of the next."""
+    result = simulate(replace(workload, schedule=TeacherAhead(LayerwiseEma())), dataset)
+    steps = result.tables.steps
+    assert steps["unlabelled_samples"].tolist() == [0, 8, 8, 8, 8, 8]
+    assert (steps["backward_samples"] == 8 + steps["accepted"]).all()
+    assert math.isnan(steps["worst_latency_seconds"][0])
+    seconds = steps["step_cycles"] / (workload.accelerator.clock_mhz * 10**6)
+    two_steps = (seconds + seconds.shift())[1:]
+    assert (steps["worst_latency_seconds"][1:] >= two_steps).all()
+    assert result.summary["cost"]["frames_seen"] == 6 * 8
+    assert all(book["closed"] for book in result.summary["ledgers"].values())
 
 
 def test_rejected_samples_cost_no_backward_work(workload, dataset):

@@ -217,7 +217,8 @@ class Program:
             ceil_div(prod(draft.gemm), array) if draft.gemm else ceil_div(draft.words, lanes)
             for draft in drafts
         ]
-        done, positions = 0, []
+        done = 0
+        positions: list[Fraction] = []
         for index, cycles in enumerate(work):
             middle = Fraction(2 * done + cycles, 2 * sum(work))
             positions.append(positions[-1] if index and drafts[index - 1].keeps else middle)

@@ -151,7 +151,7 @@ class MeanTeacherLearner(Learner):
             learning_rate=rate,
             labelled_correct=correct,
             labelled_samples=labelled,
-            taught=accepted,
+            taught=lesson.sure,
             skipped_frames=len(batch.student_view) - frames,
             counters={
                 "student": student.executor.tally.take(),

@@ -169,7 +169,7 @@ def test_the_student_learns_from_labels_of_the_step_before(network, batches, nea
         assert outcome.passes == Passes(
             6, 4 + count, 4 + int(accepted.sum()), True, queued=6 - count, ahead=True
         )
-        assert outcome.taught.tolist() == sure.tolist()
+        assert outcome.taught.tolist() == accepted.tolist()
         taught.add(int(accepted.sum()))
         for name, student in learner.student.parameters.items():
             assert np.array_equal(student.values, twin.parameters[name].values), (step, name)
