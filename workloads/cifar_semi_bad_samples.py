@@ -1,7 +1,8 @@
 """Semi-supervised CIFAR-10 as in cifar_semi.py; 30 % of the frames show handwritten digits.
 
-What rejecting saves, and what it gains: `python -m accsim ablate
-workloads/cifar_semi_bad_samples.py --over confidence_threshold=0.0,0.75`.
+What rejecting saves: `python -m accsim ablate workloads/cifar_semi_bad_samples.py --over
+confidence_threshold=0.0,0.75`. To agree with its teacher on digits does a student little harm, to
+take a class for granted does: threshold_ablation.py asks that.
 """
 
 from accsim.data.disturbance import AtRandom, Disturbance

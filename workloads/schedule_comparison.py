@@ -15,6 +15,7 @@ from accsim.schedule import (
     LayerwiseEma,
     OverlappedEma,
     SeparateEma,
+    TeacherAhead,
 )
 from accsim.training.base import Sgd
 from accsim.training.mean_teacher import MeanTeacher
@@ -47,4 +48,5 @@ schedules = (
     OverlappedEma(),
     GradientAccumulation(LayerwiseEma(), micro_batches=4),
     AlternateTeacher(LayerwiseEma(), every=2),
+    TeacherAhead(LayerwiseEma()),
 )
