@@ -41,7 +41,7 @@ def compare_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Schedules side by side for the terminal; every row holds `KEYS`, an accuracy may be None."""
     check_rows(rows)
     table = Table()
-    table.add_column("schedule")
+    table.add_column("schedule", overflow="fold")
     for head in ("cycles", "seconds", "DDR read", "DDR written", "joules", "student", "teacher"):
         table.add_column(head, justify="right")
     for row in rows:

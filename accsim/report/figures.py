@@ -184,6 +184,8 @@ def plot_compared_spread(ax: Axes, rows: pd.DataFrame) -> None:
     spread = rows["accuracy_std"].astype("float64").fillna(0.0)
     ax.errorbar(rows["accuracy"], range(len(rows)), xerr=spread, fmt="o", color="C3", capsize=3)
     ax.set(xlabel="test accuracy")
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
 
 
