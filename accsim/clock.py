@@ -160,7 +160,8 @@ class StepClock:
         Parameters
         ----------
         passes : what ran
-        step : updates of the student so far, this one included; at least 1
+        step : updates of the student so far, this one included; of a rejected batch those before
+            it; at least 1
 
         Raises
         ------
@@ -183,7 +184,8 @@ class StepClock:
     def kind(self, passes: Passes, step: int) -> Kind:
         """The kind of step that `passes` make at `step`, simulated if it is new; time stands."""
         passes = self._padded(passes)
-        store = self.schedule.blend(step).store if passes.ema else True
+        teacher = passes.ema or (passes.rejected and not passes.own_labels)
+        store = self.schedule.blend(step).store if teacher else True
         key = (passes, store)
         if key not in self._kinds:
             started = time.perf_counter()

@@ -9,7 +9,8 @@ class Passes:
 
     A count of zero means that the pass did not happen: its cycles and its DDR traffic are not
     charged. ``backward`` may be smaller than ``student_forward``: samples that the confidence
-    threshold rejects have no backward work.
+    threshold rejects have no backward work. Where `student_forward` is zero, the teacher's labels
+    rejected the whole batch: the step ends with them.
     """
 
     teacher_forward: int  # samples
@@ -21,6 +22,7 @@ class Passes:
         0  # samples whose labels wait for later steps; negative: waited since earlier ones
     )
     ahead: bool = False  # no label of this step's teacher is for this step's student
+    own_labels: bool = False  # teacher_forward reads the student's weights: it is its own teacher
 
     def __post_init__(self):
         if min(self.teacher_forward, self.student_forward, self.backward, self.frames) < 0:
@@ -30,6 +32,8 @@ class Passes:
                 raise ValueError(
                     f"backward must be at most student_forward ({forward} samples), not {backward}"
                 )
+        if self.own_labels and self.ema:
+            raise ValueError("ema must be False where own_labels is True: there is no teacher")
         sums = tuple(map(sum, zip(*self.parts, strict=True)))
         if sums != (self.student_forward, self.backward):
             raise ValueError(
@@ -41,6 +45,11 @@ class Passes:
     def frames(self) -> int:
         """Samples of the student that have a teacher's labels."""
         return self.teacher_forward - self.queued
+
+    @property
+    def rejected(self) -> bool:
+        """The labels rejected the whole batch."""
+        return self.teacher_forward > 0 and self.student_forward == 0
 
     @property
     def parts(self) -> tuple[tuple[int, int], ...]:

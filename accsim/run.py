@@ -95,10 +95,12 @@ def _simulate(workload, dataset, on_step) -> Result:
     at_once = max(workload.schedule.turn(1).labels, 1)  # steps whose frames the teacher labels
     before: Batch | None = None
     batches = workload.data.batches(dataset, clock, workload.steps, workload.seed, at_once)
+    updates = 0
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
         with _misfits(norm.DivergedError, f"step {step}: "):
             outcome = learner.step(batch)  # values: which passes ran, on how many samples
-        cost = clock.charge(outcome.passes, step)  # cycles, bytes, joules; advances simulated time
+        updates += not outcome.passes.rejected
+        cost = clock.charge(outcome.passes, max(updates, 1))  # cycles, joules; advances its time
         skipped += outcome.skipped_frames
         learned = before if before and outcome.passes.ahead else batch  # its frames
         row = _row(step, batch, learned, skipped, outcome, cost, clock)

@@ -2,7 +2,7 @@
 
 import runpy
 import traceback
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from accsim.passes import Passes, cuts
 from accsim.schedule.base import Schedule
 from accsim.schedule.program import Operation
 from accsim.training.base import Algorithm
-from accsim.training.supervised import Supervised
 
 
 class WorkloadError(Exception):
@@ -145,17 +144,20 @@ def largest_passes(workload: Workload) -> Passes:
             f"data of the workload must be a SemiSupervisedStream, which has a fixed batch, not a "
             f"{type(stream).__name__}"
         )
-    labelled, supervised = stream.labelled_per_batch, isinstance(workload.algorithm, Supervised)
-    unlabelled = 0 if supervised else stream.unlabelled_per_batch
+    labelled = stream.labelled_per_batch
+    whole = workload.algorithm.largest_passes(labelled, stream.unlabelled_per_batch)
+    frames = whole.student_forward - labelled
     count = workload.schedule.turn(1).micro_batches
     sizes = [
-        own.stop - own.start + frames.stop - frames.start
-        for own, frames in zip(cuts(labelled, count), cuts(unlabelled, count), strict=True)
+        own.stop - own.start + seen.stop - seen.start
+        for own, seen in zip(cuts(labelled, count), cuts(frames, count), strict=True)
     ]
-    parts = tuple((size, size) for size in sizes) if count > 1 else ()
-    waiting = unlabelled * (workload.schedule.turn(1).labels - 1)
-    return Passes(
-        unlabelled + waiting, sum(sizes), sum(sizes), not supervised, parts, queued=waiting
+    waiting = frames * (workload.schedule.turn(1).labels - 1)
+    return replace(
+        whole,
+        teacher_forward=whole.teacher_forward + waiting,
+        micro_batches=tuple((size, size) for size in sizes) if count > 1 else (),
+        queued=waiting,
     )
 
 

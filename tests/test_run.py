@@ -28,6 +28,7 @@ from accsim.schedule import (
     TeacherAhead,
 )
 from accsim.training.mean_teacher import MeanTeacher
+from accsim.training.self_taught import SelfTaught
 from accsim.training.supervised import Supervised
 from accsim.workload import WorkloadError, read_workload
 
@@ -293,6 +294,58 @@ def test_frames_that_are_labelled_ahead_count_in_the_step_that_learns_from_them(
     assert (steps["worst_latency_seconds"][1:] >= two_steps).all()
     assert result.summary["cost"]["frames_seen"] == 6 * 8
     assert all(book["closed"] for book in result.summary["ledgers"].values())
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        SeparateEma(),
+        FusedUpdate(),
+        LayerwiseEma(),
+        DeferredWriteback(every=2),
+        GradientAccumulation(LayerwiseEma(), micro_batches=2),
+        TeacherAhead(SeparateEma()),
+    ],
+    ids=told,
+)
+def test_a_rejected_batch_costs_its_labels_alone(schedule, workload, dataset):
+    """Six steps, the last three rejected, beside the first three: only labelling is added."""
+    rule = replace(workload.algorithm, confidence_threshold=1.0)
+    gated = replace(rule, least_accepted=0.5, ramp_share=0.5)
+    six = simulate(replace(workload, schedule=schedule, algorithm=gated), dataset)
+    three = simulate(replace(workload, schedule=schedule, algorithm=rule, steps=3), dataset)
+    assert all(book["closed"] for book in six.summary["ledgers"].values())
+    assert six.tables.steps["backward_samples"].tolist()[3:] == [0] * 3
+    columns = ["macs", "cycles_busy", "ddr_read_bytes", "ddr_write_bytes"]
+    done, before = (r.tables.passes.groupby("pass")[columns].sum() for r in (six, three))
+    added = (done - before)[lambda table: table.any(axis=1)]
+    assert set(added.index) == {"teacher_forward", "loss"}
+    assert added.loc["teacher_forward", "macs"] == 3 * 8 * workload.network.macs
+    columns = ["read_bytes", "write_bytes"]
+    done, before = (r.tables.tensors.groupby("class")[columns].sum() for r in (six, three))
+    added = done - before
+    assert not added.loc[["teacher", "weights", "momentum"], "write_bytes"].any()
+    formed_anew = 3 if isinstance(schedule, DeferredWriteback) else 0  # of student and teacher
+    words = 2 * workload.network.parameters
+    assert added.loc["teacher", "read_bytes"] == 3 * words
+    assert added.loc["weights", "read_bytes"] == formed_anew * words
+
+
+def test_a_student_that_labels_itself_stores_no_teacher(workload, dataset):
+    """Two forward passes read its weights; no tensor of a teacher moves but its activations."""
+    rule = SelfTaught(confidence_threshold=1.0)
+    result = simulate(replace(workload, algorithm=rule), dataset)
+    assert all(book["closed"] for book in result.summary["ledgers"].values())
+    tensors, passes = result.tables.tensors, result.tables.passes
+    assert "teacher" not in set(tensors["class"])
+    assert "ema" not in set(passes["pass"])
+    read = tensors[tensors["class"].eq("weights")].groupby("pass")["read_bytes"].sum()
+    words = 2 * workload.network.parameters
+    assert read["teacher_forward"] == 6 * words
+    assert 0 < read["student_forward"] <= 6 * words  # what stays on chip is not read again
+    macs = passes.groupby("pass")["macs"].sum()
+    assert macs["teacher_forward"] == 6 * 8 * workload.network.macs
+    assert result.summary["accuracy"]["teacher"] is None
 
 
 def test_rejected_samples_cost_no_backward_work(workload, dataset):

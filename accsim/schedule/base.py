@@ -48,7 +48,7 @@ class Schedule(ABC):
 
         Raises ValueError for a buffer too small for one tile and for tensors beyond the DDR.
         """
-        program = Program(network, numerics, accelerator, dataflow)
+        program = Program(network, numerics, accelerator, dataflow, passes.own_labels)
         self.order(program, passes, store)
         return program.operations()
 

@@ -30,7 +30,10 @@ class DeferredWriteback(Schedule):
         )
 
     def order(self, program, passes, store):
-        program.teacher_forward(passes.teacher_forward, blend=passes.ema, store=store)
+        unsaved = passes.rejected and not store  # the teacher of the step before, formed anew
+        program.teacher_forward(
+            passes.teacher_forward, blend=passes.ema or unsaved, store=passes.ema and store
+        )
         program.student(passes)
         if passes.ema and store and not passes.teacher_forward:
             program.ema()

@@ -106,11 +106,13 @@ class Program:
         numerics: Numerics,
         accelerator: AcceleratorSpec,
         dataflow: Dataflow,
+        own_labels: bool = False,
     ):
         self.network = network
         self.numerics = numerics
         self.accelerator = accelerator
         self.dataflow = dataflow
+        self.own_labels = own_labels  # the labelling pass reads the student's weights
         self._next_address = 0
         self._drafts: list[_Draft] = []
         self._outputs: dict[int, Tensor] = {}  # of the student's forward pass
@@ -346,7 +348,7 @@ class Program:
     def _parameters(self, network: str, node: Node, words: int, blend: bool) -> tuple[Tensor, ...]:
         if not words:
             return ()
-        if network == "student":
+        if network == "student" or self.own_labels:
             return (self._stores["weights", node.index], *self._narrowed("weights", node))
         exponents = self._narrowed("teacher", node)
         if not blend:
@@ -373,13 +375,17 @@ class Program:
     # Loss
 
     def loss(self, student_samples: int, teacher_samples: int, backward_samples: int) -> None:
-        """Logits and labels in, the error of the logits of the samples that count out."""
-        if not student_samples:
-            return
+        """Logits and labels in, the error of the logits of the samples that count out.
+
+        Without student samples the teacher's logits alone, whose confidence rejected the batch.
+        """
         node = self.network.nodes[-1]
-        label_bytes = 1 if self.network.classes < 256 else 2  # one code means: no label
-        labels = self._tensor("student/labels", "labels", label_bytes, student_samples)
-        logits = {self._logits["student"]: student_samples}
+        labels: tuple[Tensor, ...] = ()
+        logits: dict[Tensor, int] = {}
+        if student_samples:
+            label_bytes = 1 if self.network.classes < 256 else 2  # one code means: no label
+            labels = (self._tensor("student/labels", "labels", label_bytes, student_samples),)
+            logits[self._logits["student"]] = student_samples
         if teacher_samples:
             logits[self._logits["teacher"]] = teacher_samples
         writes: tuple[Tensor, ...] = ()
@@ -389,8 +395,10 @@ class Program:
                 self.numerics.error_bits,
             )  # fmt: skip
             writes = (self._logit_error,)
+        if not logits:
+            return
         words = sum(logits.values()) * node.output.size
-        tensors = {"logits": tuple(logits), "labels": (labels,), "error": writes}
+        tensors = {"logits": tuple(logits), "labels": labels, "error": writes}
         reads, writes = _by_role(("loss",), tensors)
 
         def job(use):

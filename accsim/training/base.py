@@ -167,6 +167,10 @@ class Algorithm(ABC):
             )
 
     @abstractmethod
+    def largest_passes(self, labelled: int, frames: int) -> Passes:
+        """A step of so many images whose frames are all accepted, in one micro-batch."""
+
+    @abstractmethod
     def start(
         self,
         network: Network,

@@ -34,6 +34,9 @@ class Supervised(Algorithm):
 
     optimizer: Sgd = Sgd()
 
+    def largest_passes(self, labelled, frames):
+        return Passes(0, labelled, labelled, ema=False)
+
     def start(self, network, numerics, turn, steps, seed):
         return SupervisedLearner(self, new_student(network, numerics, seed), turn, steps, seed)
 

@@ -218,7 +218,7 @@ def test_a_queue_is_labelled_by_the_teacher_of_the_rounds_first_step(network, ne
         batch = Batch(labelled, rng.integers(0, 3, 4), student_view, teacher_view, -6, 6 * step, 0)
         logits = queue[6 * turn : 6 * turn + 6]
         twin = deepcopy(learner)
-        twin.turn, twin._labels = SeparateEma().turn, lambda _, logits=logits: logits
+        twin.turn, twin.label = SeparateEma().turn, lambda _, logits=logits: logits
         outcome = learner.step(batch)
         at_once = twin.step(replace(batch, teacher_view=student_view))
         sure = loss.softmax(logits, loss.EXP2).max(axis=1) > 0.6 * (1 << loss.PROBABILITY_BITS)

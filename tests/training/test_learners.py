@@ -19,6 +19,7 @@ from accsim.training.consistency import Divergence, ProbabilityDistance, PseudoL
 from accsim.training.fixed_network import Statistics
 from accsim.training.mean_teacher import EMA, MeanTeacher
 from accsim.training.parameters import Map
+from accsim.training.self_taught import SelfTaught
 from accsim.training.supervised import Supervised
 
 STREAM = SemiSupervisedStream(
@@ -59,8 +60,22 @@ def digest(learner):
         MeanTeacher(4, consistency=Divergence(), consistency_weight=1.0),
         MeanTeacher(4, consistency=Divergence(temperature=0.4), consistency_weight=1.0),
         MeanTeacher(4, consistency=PseudoLabel(), consistency_weight=1.0),
+        SelfTaught(
+            confidence_threshold=0.0, consistency=ProbabilityDistance(), consistency_weight=20.0
+        ),
+        SelfTaught(confidence_threshold=0.9, consistency=PseudoLabel(), consistency_weight=1.0),
     ],
-    ids=["supervised", "own batch", "running", "probabilities", "divergence", "sharpened", "hard"],
+    ids=[
+        "supervised",
+        "own batch",
+        "running",
+        "probabilities",
+        "divergence",
+        "sharpened",
+        "hard",
+        "pi model",
+        "pseudo-labels",
+    ],
 )
 def test_every_rule_learns(rule, network, dataset, follow, clock):
     _, _, correct = train(rule, network, dataset, follow, clock)

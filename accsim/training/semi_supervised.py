@@ -1,0 +1,196 @@
+"""Learning from labelled images and from frames that a network labels: what such rules share.
+
+A rule says which network labels the frames and how that network moves; which of its labels count is
+decided here, and the student learns from those by the rule's `Consistency`.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+import numpy as np
+
+from accsim.data.stream import Batch
+from accsim.kernels import loss
+from accsim.passes import Blend, Passes, cuts
+from accsim.training.base import (
+    Algorithm,
+    Learner,
+    Outcome,
+    Sgd,
+    Student,
+    count_correct,
+    top_class,
+)
+from accsim.training.consistency import Consistency, LogitDistance
+from accsim.training.counters import Counters
+from accsim.training.parameters import Map
+from accsim.training.supervised import Descent
+
+WEIGHT_BITS = 16  # fractional bits of the consistency weight
+MOST_PARTS = 10_000  # denominator of `least_accepted`: 0.1 is a tenth, not the float beside it
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemiSupervised(Algorithm):
+    """Cross-entropy on labelled images, and agreement with the labels of frames that are sure.
+
+    A sample whose largest labelled probability is not above the threshold is rejected: it has no
+    error and no backward work. A batch with too few accepted samples is rejected whole: its step
+    ends with the labels, the student does not run and no word moves; its labelled images are
+    left out too. The gate on batches opens only as the ramp ends: before, nobody is sure.
+    """
+
+    confidence_threshold: float = 0.75
+    least_accepted: float = 0.0  # share of a batch's frames; a batch with less is rejected
+    consistency: Consistency = LogitDistance()
+    consistency_weight: float = 0.3
+    ramp_share: float = 0.15  # share of the steps over which the weight rises from 0, linearly
+    optimizer: Sgd = Sgd()
+    own_labels: ClassVar[bool]  # the student labels its frames itself: there is no other network
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("confidence_threshold", "least_accepted", "ramp_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be 0 to 1, not {getattr(self, name)}")
+        if not 0 <= self.consistency_weight <= 1000:
+            raise ValueError(f"consistency_weight must be 0 to 1000, not {self.consistency_weight}")
+        if not isinstance(self.consistency, Consistency):
+            raise ValueError(
+                f"consistency must be a Consistency such as PseudoLabel(), not {self.consistency!r}"
+            )
+
+    def largest_passes(self, labelled, frames):
+        ran = labelled + frames
+        return Passes(frames, ran, ran, ema=not self.own_labels, own_labels=self.own_labels)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Frames as the student will see them, with what their labeller says of them."""
+
+    frames: np.ndarray  # int8[N, H, W, C]
+    logits: np.ndarray  # int32[N, classes], the labeller's
+    sure: np.ndarray  # bool[N], of the labeller: the others teach nothing
+
+    def __getitem__(self, part: slice) -> "Lesson":
+        return Lesson(self.frames[part], self.logits[part], self.sure[part])
+
+    def __len__(self) -> int:
+        return len(self.sure)
+
+
+class SemiSupervisedLearner(Learner):
+    """The student and its progress; what labels its frames is a subclass's."""
+
+    def __init__(self, rule: SemiSupervised, student: Student, turn, steps: int, seed: int):
+        self.rule, self.student, self.turn = rule, student, turn
+        self.steps, self.seed = steps, seed
+        self.done = 0  # steps
+        self.updates = 0  # steps whose batch was not rejected
+        classes = student.network.classes
+        self.lesson: Lesson | None = None  # of the step before, where the labeller is ahead
+        self.waiting = np.empty((0, classes), np.int32)  # labels of frames of later batches
+        if rule.least_accepted and turn(1).labels > 1:
+            raise ValueError(
+                "least_accepted must be 0 under a schedule that labels several batches at once, "
+                f"not {rule.least_accepted}: their labels wait for the steps to come"
+            )
+
+    @abstractmethod
+    def label(self, images: Map) -> np.ndarray:
+        """The labeller's logits of a training batch: int32[N, classes], 12 fractional bits."""
+
+    @abstractmethod
+    def follow(self, how: Blend) -> None:
+        """Move the labeller as the schedule says; the student has just been updated."""
+
+    @abstractmethod
+    def take_counters(self) -> dict[str, Counters]:
+        """What fixed point did to each network since the last call."""
+
+    def step(self, batch):
+        self.done += 1
+        turn = self.turn(self.updates + 1)
+        labelling = len(batch.teacher_view) if turn.labels else 0
+        lesson = self._lesson(batch, labelling)
+        skipped = len(batch.student_view) - len(lesson)
+        if turn.ahead:
+            lesson, self.lesson = self.lesson or lesson[:0], lesson
+        rejected = self._rejects(lesson)
+        rate, correct, labelled, ran, sure = 0.0, 0, 0, 0, 0
+        micro_batches: tuple[tuple[int, int], ...] = ()
+        if not rejected:
+            descent, correct = self._descent(batch, lesson, turn.micro_batches)
+            rate, micro_batches = descent.update(), descent.micro_batches
+            labelled, ran, sure = len(batch.labels), len(lesson), int(lesson.sure.sum())
+            self.updates += 1
+            if turn.blend:
+                self.follow(turn.blend)
+        return Outcome(
+            passes=Passes(
+                labelling,
+                labelled + ran,
+                labelled + sure,
+                ema=turn.labels > 0 and not (rejected or self.rule.own_labels),
+                micro_batches=micro_batches,
+                queued=labelling - len(lesson),
+                ahead=turn.ahead,
+                own_labels=self.rule.own_labels,
+            ),
+            learning_rate=rate,
+            labelled_correct=correct,
+            labelled_samples=labelled,
+            taught=lesson.sure,
+            skipped_frames=skipped,
+            counters=self.take_counters(),
+        )
+
+    def correct(self, images, labels):
+        student, statistics = self.student, self.rule.evaluation_statistics
+        count = count_correct(student.executor, student.parameters, images, labels, statistics)
+        return {"student": count}
+
+    def _lesson(self, batch: Batch, labelling: int) -> Lesson:
+        """The frames that have labels: of this step's `labelling`, or of an earlier step's."""
+        if labelling:
+            self.waiting = self.label(Map(batch.teacher_view, batch.exponent))
+        logits, self.waiting = np.split(self.waiting, [len(batch.student_view)])
+        threshold = round(self.rule.confidence_threshold * (1 << loss.PROBABILITY_BITS))
+        sure = loss.softmax(logits, loss.EXP2).max(axis=1) > threshold
+        return Lesson(batch.student_view[: len(logits)], logits, sure)
+
+    def _rejects(self, lesson: Lesson) -> bool:
+        """Whether too few of its frames are sure for the student to run at all."""
+        least = Fraction(self.rule.least_accepted).limit_denominator(MOST_PARTS) * len(lesson)
+        return self.done > self._ramp_steps and int(lesson.sure.sum()) < least
+
+    def _descent(self, batch: Batch, lesson: Lesson, parts: int) -> tuple[Descent, int]:
+        """The gradients of the student's step, and how many labelled images it had right."""
+        student, labelled = self.student, len(batch.labels)
+        descent = Descent(self.rule.optimizer, student, self.done, self.steps, self.seed)
+        correct = 0
+        for own, part in zip(cuts(labelled, parts), cuts(len(lesson), parts), strict=True):
+            labels, seen = batch.labels[own], lesson[part]
+            images = np.concatenate([batch.labelled[own], seen.frames])
+            record = student.executor.forward(student.parameters, Map(images, batch.exponent))
+            logits, of_frames = np.split(record.logits, [len(labels)])
+            supervised = loss.cross_entropy_error(loss.softmax(logits, loss.EXP2), labels, labelled)
+            consistency = self.rule.consistency.error(
+                of_frames, seen.logits, seen.sure, self._weight(), len(lesson)
+            )
+            rows = np.flatnonzero(np.concatenate([np.ones(len(labels), bool), seen.sure]))
+            descent.add(record, np.concatenate([supervised, consistency])[rows], rows)
+            correct += int((top_class(logits) == labels).sum())
+        return descent, correct
+
+    @property
+    def _ramp_steps(self) -> int:
+        return round(self.rule.ramp_share * self.steps)
+
+    def _weight(self) -> int:
+        """Consistency weight of this step, 16 fractional bits."""
+        full = round(self.rule.consistency_weight * (1 << WEIGHT_BITS))
+        return full * self.done // self._ramp_steps if self.done < self._ramp_steps else full

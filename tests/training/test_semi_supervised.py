@@ -1,0 +1,118 @@
+"""Gates on samples and on batches, and who labels: the parts that learning rules share."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from accsim.data.stream import SemiSupervisedStream
+from accsim.kernels import loss
+from accsim.numerics import Numerics
+from accsim.passes import Passes
+from accsim.schedule import AlternateTeacher, DeferredWriteback, LayerwiseEma
+from accsim.training.mean_teacher import MeanTeacher
+from accsim.training.parameters import Map
+from accsim.training.self_taught import SelfTaught
+
+STREAM = SemiSupervisedStream(
+    labels=60, labelled_per_batch=16, unlabelled_per_batch=24, translate=1, flip=False
+)
+
+
+def words(learner):
+    """Every stored word of student and teacher."""
+    tensors = [*learner.student.parameters.values(), *learner.student.momenta.values()]
+    tensors += [*learner.stored.values(), *learner.seen.values()]
+    return [tensor.values.tobytes() for tensor in tensors]
+
+
+def test_of_a_rejected_batch_nothing_runs_but_the_labels_and_no_word_moves(
+    network, dataset, follow, clock
+):
+    rule = MeanTeacher(confidence_threshold=1.0, least_accepted=0.1, ramp_share=0.2)
+    learner = rule.start(network, Numerics(), follow, 10, seed=4)
+    seen = []
+    for batch in STREAM.batches(dataset, clock, 5, seed=4):
+        before = words(learner)
+        outcome = learner.step(batch)
+        seen.append((outcome.passes, words(learner) == before))
+        assert len(outcome.taught) == 24
+        assert set(outcome.counters) == {"student", "teacher"}
+    taken, rejected = (Passes(24, 40, 16, ema=True), False), (Passes(24, 0, 0, ema=False), True)
+    assert seen == [taken] * 2 + [rejected] * 3  # the ramp is a fifth of ten steps
+    assert rejected[0].rejected
+    assert not taken[0].rejected
+    assert (outcome.learning_rate, outcome.labelled_samples, outcome.accepted) == (0, 0, 0)
+    assert outcome.counters["student"].total("words") == 0
+
+
+def test_a_batch_needs_its_share_and_no_more(network, dataset, follow, clock):
+    rule = MeanTeacher(confidence_threshold=0.4, ramp_share=0.0)
+    start = rule.start(network, Numerics(), follow, 10, seed=4)
+    (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
+    accepted = deepcopy(start).step(batch).accepted
+    assert 0 < accepted < 24
+    for share, rejected in ((accepted / 24, False), ((accepted + 1) / 24, True)):
+        learner = deepcopy(start)
+        learner.rule = replace(rule, least_accepted=share)
+        assert learner.step(batch).passes.rejected is rejected
+
+
+def test_a_rejected_batch_takes_no_turn_of_the_schedule(network, dataset, clock):
+    """Blends count updates: the write-back of a round is not lost with a batch."""
+    asked = []
+
+    def turn(step):
+        asked.append(step)
+        return DeferredWriteback(every=2).turn(step)
+
+    rule = MeanTeacher(confidence_threshold=1.0, ramp_share=0.0)
+    learner = rule.start(network, Numerics(), turn, 10, seed=4)
+    for share, batch in zip(
+        [0, 1, 1, 0, 1], STREAM.batches(dataset, clock, 5, seed=4), strict=True
+    ):
+        learner.rule = replace(rule, least_accepted=float(share))
+        learner.step(batch)
+    assert asked == [1, 2, 2, 2, 3]
+    assert all(
+        np.array_equal(learner.seen[name].values, stored.values)
+        for name, stored in learner.stored.items()
+    )
+
+
+def test_a_self_taught_student_labels_by_its_own_pass_before_it_learns(
+    network, dataset, follow, clock
+):
+    rule = SelfTaught(confidence_threshold=0.4)
+    learner = rule.start(network, Numerics(), follow, 10, seed=4)
+    for batch in STREAM.batches(dataset, clock, 3, seed=4):
+        student = deepcopy(learner.student)
+        images = Map(batch.teacher_view, batch.exponent)
+        logits = student.executor.forward(student.parameters, images).logits
+        sure = loss.softmax(logits, loss.EXP2).max(1) > round(0.4 * 2**15)
+        outcome = learner.step(batch)
+        assert np.array_equal(outcome.taught, sure)
+        backward = 16 + sure.sum()
+        assert outcome.passes == Passes(24, 40, backward, ema=False, own_labels=True)
+    assert set(outcome.counters) == {"student"}
+    assert outcome.teacher_changed == 0
+
+
+@pytest.mark.parametrize("rule", [MeanTeacher(), SelfTaught()])
+def test_the_largest_step_is_one_that_accepts_all(rule, network, dataset, follow, clock):
+    accepting = replace(rule, confidence_threshold=0.0)
+    (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
+    learner = accepting.start(network, Numerics(), follow, 10, seed=4)
+    assert learner.step(batch).passes == rule.largest_passes(16, 24)
+
+
+def test_a_queue_of_labels_and_a_gate_on_batches_exclude_each_other(network):
+    queue = AlternateTeacher(LayerwiseEma(), every=2, queue=True)
+    with pytest.raises(ValueError, match=r"least_accepted must be 0 under .* not 0\.5: their"):
+        MeanTeacher(least_accepted=0.5).start(network, Numerics(), queue.turn, 10, seed=4)
+
+
+def test_an_impossible_share_is_refused():
+    with pytest.raises(ValueError, match=r"least_accepted must be 0 to 1, not 1\.5"):
+        SelfTaught(least_accepted=1.5)
