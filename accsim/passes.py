@@ -18,9 +18,7 @@ class Passes:
     backward: int  # samples, both backward_data and backward_weight
     ema: bool  # the teacher takes part in this step and follows the student
     micro_batches: tuple[tuple[int, int], ...] = ()  # (student_forward, backward); (): only one
-    queued: int = (
-        0  # samples whose labels wait for later steps; negative: waited since earlier ones
-    )
+    queued: int = 0  # samples whose labels are for later steps; negative: were made in earlier
     ahead: bool = False  # no label of this step's teacher is for this step's student
     own_labels: bool = False  # teacher_forward reads the student's weights: it is its own teacher
 

@@ -42,7 +42,8 @@ def compare_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     check_rows(rows)
     table = Table()
     table.add_column("schedule", overflow="fold")
-    for head in ("cycles", "seconds", "DDR read", "DDR written", "joules", "student", "teacher"):
+    heads = ("cycles", "seconds", "DDR read", "DDR written", "joules", "dropped")
+    for head in (*heads, "student", "teacher"):
         table.add_column(head, justify="right")
     for row in rows:
         table.add_row(*told(row).values())
@@ -205,6 +206,7 @@ def told(row: Mapping[str, Any]) -> dict[str, str]:
         "read": quantity(row["ddr_read_bytes"], "B"),
         "written": quantity(row["ddr_write_bytes"], "B"),
         "joules": f"{row['joules']:,.3f}",
+        "dropped": f"{row['frames_dropped']:,}",
         "student": student,
         "teacher": teacher,
     }

@@ -22,7 +22,7 @@ ADAPTATION_IMAGES = 2000  # that adapted statistics are taken from, at most
 
 @dataclass(frozen=True)
 class Sgd:
-    """Stochastic gradient descent with momentum; the rate falls linearly to zero.
+    """Stochastic gradient descent with momentum; the rate falls linearly, as a rule to zero.
 
     The settings are decimal numbers; the update unit sees them as integers.
     """
@@ -30,17 +30,21 @@ class Sgd:
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4  # of the PE array's weights; scales, shifts and biases have none
+    last_share: float = 0.0  # of the learning rate that the end of the run tends to; 1: constant
 
     def __post_init__(self):
         for name, high in (("learning_rate", 16), ("momentum", 1), ("weight_decay", 1)):
             value = getattr(self, name)
             if not 0 <= value < high:
                 raise ValueError(f"{name} must be at least 0 and less than {high}, not {value}")
+        if not 0 <= self.last_share <= 1:
+            raise ValueError(f"last_share must be 0 to 1, not {self.last_share}")
 
     def rate(self, step: int, steps: int) -> int:
         """Learning rate of `step` (from 1) of `steps`, 24 fractional bits."""
         whole = round(self.learning_rate * (1 << update.RATE_BITS))
-        return whole * (steps - step + 1) // steps
+        last = round(self.learning_rate * self.last_share * (1 << update.RATE_BITS))
+        return last + (whole - last) * (steps - step + 1) // steps
 
     def apply(self, student: "Student", gradients, rate: int, labels: tuple[int, ...]) -> None:
         """One step for every parameter, in place; `labels` make random keys."""

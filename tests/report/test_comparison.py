@@ -102,6 +102,7 @@ def test_terminal_shows_a_row_a_schedule(rows):
         "150.00 B",
         "46.00 B",
         "2.000",
+        "0",
         "75.0%",
         "none",
     ]

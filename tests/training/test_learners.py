@@ -349,6 +349,14 @@ def test_without_a_learning_rate_nothing_moves(network, dataset, follow, clock):
     assert outcomes[-1].unmoved > 0.9
 
 
+def test_a_learning_rate_falls_to_its_last_share_or_not_at_all():
+    rule = Sgd(learning_rate=0.5, last_share=0.5)
+    assert [rule.rate(step, 4) for step in (1, 2, 3, 4)] == [
+        whole << 20 for whole in (8, 7, 6, 5)
+    ]  # 0.5 is 8 << 20, its share 4 << 20
+    assert {Sgd(0.3, last_share=1.0).rate(step, 7) for step in range(1, 8)} == {round(0.3 * 2**24)}
+
+
 def test_learning_rate_falls_linearly_to_the_last_step():
     rule = Sgd(learning_rate=0.5)
     assert rule.rate(1, 10) == 1 << 23
@@ -367,6 +375,7 @@ def test_learning_rate_falls_linearly_to_the_last_step():
             r"consistency must be a Consistency such as PseudoLabel\(\), not 'mse'",
         ),
         (lambda: Divergence(temperature=0.0), "temperature must be 0.01 to 16, not 0.0"),
+        (lambda: Sgd(last_share=1.5), "last_share must be 0 to 1, not 1.5"),
         (lambda: Sgd(momentum=1.0), "momentum must be at least 0 and less than 1, not 1.0"),
         (
             lambda: MeanTeacher(teacher_statistics=Statistics.ADAPTED),
