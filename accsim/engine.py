@@ -7,14 +7,14 @@ DDR channel.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 import simpy
 
-from accsim.dataflow.tile import Tensor, Tile
+from accsim.dataflow.tile import Tensor, Tile, Transfer
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.hardware.buffer import Buffer
 from accsim.hardware.dma import DmaEngine, bursts
@@ -24,6 +24,7 @@ from accsim.hardware.vector_unit import VectorUnit
 from accsim.ledger import TOTAL, Ledger
 from accsim.network import Network
 from accsim.passes import Passes
+from accsim.schedule.allocation import MEMORIES, Extent, extents
 from accsim.schedule.program import Operation, macs_by_label
 from accsim.units import PS_PER_SECOND, ceil_div
 
@@ -33,9 +34,10 @@ class OperationRecord:
     """What one operation did, counted by the hardware that did it."""
 
     operation: Operation
+    number: int  # in program order
     busy_ps: int = 0
     wait_operand_ps: int = 0  # for its own reads, or for the DMA to reach them
-    wait_dependency_ps: int = 0  # for another operation's results
+    wait_dependency_ps: int = 0  # for another operation's results, or until it needs its operands
     wait_output_ps: int = 0  # for a free slot: the write engine or the update is behind
     macs: int = 0
     vector_operations: int = 0
@@ -72,6 +74,7 @@ class Timeline:
     array_macs: int
     vector_operations: int  # of the vector unit, and blends in the weights' path
     buffer_bytes: dict[str, int]  # read, write: by the units and by the DMA
+    slots_held: dict[str, int]  # of each buffer, at one time
 
     @property
     def period_ps(self) -> int:
@@ -98,14 +101,59 @@ class Timeline:
         return moved - sum(self.dma_bytes.values())
 
     @property
-    def ddr_capacity_used_bytes(self) -> int:
-        """End of the last tensor in DDR that this step touches."""
-        ends = [
-            tensor.address + tensor.size_bytes
+    def peak_ddr_bytes(self) -> int:
+        """To the end of the last byte of DDR that a tensor of this step has."""
+        return self._extents()["ddr"].peak_bytes
+
+    @property
+    def least_ddr_bytes(self) -> int:
+        """The most that its tensors have at one time: no addresses reach less far."""
+        return self._extents()["ddr"].least_bytes
+
+    @property
+    def peak_on_chip_bytes(self) -> dict[str, int]:
+        """What each on-chip buffer holds at its fullest.
+
+        Of slots it is those held at one time, each as large as the largest tile in them; sums of
+        micro-batches lie beside those of the gradient buffer.
+        """
+        found = self._extents()
+        peaks = {
+            name: slots * max(self._slot_bytes(name), default=0)
+            for name, slots in self.slots_held.items()
+        }
+        peaks["gradient"] += found["gradient"].least_bytes
+        return {**peaks, "resident": found["resident"].peak_bytes}
+
+    def _slot_bytes(self, name: str) -> Iterator[int]:
+        """What each operation that holds slots of buffer `name` puts into one."""
+        for record in self.records:
+            if any(name in (*tile.fills, *tile.opens) for tile in record.operation.tiles):
+                yield record.operation.slot_bytes[name]
+
+    def _extents(self) -> dict[str, Extent]:
+        events = (
+            (taken, one)
             for record in self.records
-            for tensor, _ in (*record.operation.reads, *record.operation.writes)
-        ]
-        return max(ends, default=0)
+            for taken, side in ((True, record.operation.takes), (False, record.operation.gives))
+            for one in side
+        )
+        return {name: Extent(0, 0) for name in MEMORIES} | extents(events)
+
+    def allocations(self) -> pd.DataFrame:
+        """One row for all that an operation takes before it, or gives back after it, in order."""
+        return pd.DataFrame(
+            [
+                (index, event, one.memory, one.tensor.name, one.address, one.size_bytes)
+                for index, record in enumerate(self.records)
+                for event, side in (
+                    ("take", record.operation.takes),
+                    ("give", record.operation.gives),
+                )
+                for one in side
+            ],
+            columns=["operation", "event", "memory", "tensor", "address", "bytes"],
+        )
 
     @property
     def on_chip_bytes(self) -> int:
@@ -253,12 +301,14 @@ def simulate(
     operations: Sequence[Operation],
     accelerator: AcceleratorSpec,
     controller: Callable[..., DramController] = DramController,
+    listen: Callable[["Work"], None] = lambda work: None,
 ) -> Timeline:
     """Run `operations` in program order and return what happened, to the picosecond.
 
-    `controller` makes the memory controller, from the first four arguments of `DramController`.
+    `controller` makes the memory controller, from the first four arguments of `DramController`;
+    `listen` hears of every tile and every transfer when it has ended.
     """
-    return _Machine(operations, accelerator, controller).run()
+    return _Machine(operations, accelerator, controller, listen).run()
 
 
 @dataclass(eq=False, slots=True)
@@ -267,7 +317,9 @@ class Work:
 
     record: OperationRecord
     unit: str
+    what: Tile | Transfer
     after: list["Work | None"]
+    start_ps: int = 0
     end_ps: int = 0
 
 
@@ -328,15 +380,33 @@ class _Load:
             self.event.succeed(work)
 
 
+class _Over:
+    """When an operation is over: its tiles computed and what they stored landed."""
+
+    __slots__ = ("event", "pending")
+
+    def __init__(self, env, operation: Operation):
+        self.event = env.event()
+        self.pending = sum(1 + len(t.stores) + len(t.early_stores) for t in operation.tiles)
+
+    def finish(self, work: Work) -> None:
+        self.pending -= 1
+        if not self.pending:
+            self.event.succeed(work)
+
+
 class _Machine:
     """The accelerator while it runs one step."""
 
-    def __init__(self, operations: Sequence[Operation], accelerator: AcceleratorSpec, controller):
+    def __init__(
+        self, operations: Sequence[Operation], accelerator: AcceleratorSpec, controller, listen
+    ):
         spec = accelerator
+        self.listen = listen
         self.env: Any = simpy.Environment()  # its time is whole picoseconds
         self.spec = spec
         self.period_ps = spec.period_ps
-        self.records = [OperationRecord(operation) for operation in operations]
+        self.records = [OperationRecord(one, number) for number, one in enumerate(operations)]
         self.dram = controller(self.env, spec.dram, spec.address_mapping, spec.memory_controller)
         burst_bytes = spec.dram.burst_bytes
         self.readers = {
@@ -353,6 +423,7 @@ class _Machine:
             for name in ("input", "weight", "output", "gradient")
         }
         self.progress: dict[Tensor, _Progress] = {}
+        self.overs = [_Over(self.env, operation) for operation in operations]
         self.to_write: deque = deque()
         self.writer_wake: simpy.Event | None = None
         self.computing = len(self.units)
@@ -411,6 +482,7 @@ class _Machine:
                 "read": sum(tile.buffer_read_bytes for _, tile, _ in self.tiles),
                 "write": sum(tile.buffer_write_bytes for _, tile, _ in self.tiles),
             },
+            slots_held={name: buffer.most_held for name, buffer in self.buffers.items()},
         )
 
     def _retire(self, makespan_ps: int) -> None:
@@ -428,7 +500,9 @@ class _Machine:
     def _end(self, work: Work) -> None:
         """Note that `work` ends now."""
         work.end_ps = self.env.now
+        self.listen(work)
         work.record.end_ps = max(work.record.end_ps, self.env.now)
+        self.overs[work.record.number].finish(work)
         if self.last_work is None or work.end_ps >= self.last_work.end_ps:
             self.last_work = work
 
@@ -456,7 +530,7 @@ class _Machine:
                     waited.append((yield from progress.reach(env, transfer.needs_bytes)))
                     load.ready_ps = max(load.ready_ps, env.now)
                 load.pending += 1
-                work = Work(record, name, [work, *waited])
+                work = Work(record, name, transfer, [work, *waited], env.now)
                 address, size = transfer.address, transfer.size_bytes
                 yield from reader.transfer(address, size, self._loaded(work, load))
                 record.ddr_read_bytes += size
@@ -467,6 +541,7 @@ class _Machine:
     def _loaded(self, work: Work, load: _Load):
         def done():
             work.end_ps = self.env.now
+            self.listen(work)
             load.finish(work)
 
         return done
@@ -480,19 +555,24 @@ class _Machine:
                 continue
             start_ps = env.now
             occupancy.enter("operand")
-            work = Work(record, name, [work])
+            work = Work(record, name, tile, [work])
             work.after.append((yield load.event))
             ready_ps = min(max(load.ready_ps, start_ps), env.now)
             for tensor, size_bytes in tile.needs:
                 if self._of(tensor).size_bytes < size_bytes:
                     work.after.append((yield from self._of(tensor).reach(env, size_bytes)))
                     ready_ps = env.now
+            if tile is record.operation.tiles[0]:
+                for earlier in record.operation.follows:
+                    if not (over := self.overs[earlier].event).processed:
+                        work.after.append((yield over))
+                        ready_ps = env.now
             # the units move on clock edges only: what ends between two is seen at the second
             ready_ps = ceil_div(ready_ps, period_ps) * period_ps
             loaded_ps = max(ceil_div(env.now, period_ps) * period_ps, ready_ps)
             for buffer in tile.opens:
                 work.after.append((yield from self.buffers[buffer].take()))
-            begin_ps = ceil_div(env.now, period_ps) * period_ps
+            begin_ps = work.start_ps = ceil_div(env.now, period_ps) * period_ps
             end_ps = begin_ps + tile.cycles * period_ps
             record.wait_dependency_ps += ready_ps - start_ps
             record.wait_operand_ps += loaded_ps - ready_ps
@@ -552,7 +632,7 @@ class _Machine:
             record, after, transfer, drains = self.to_write.popleft()
             address, size = transfer.address, transfer.size_bytes
             last = env.event()
-            work = Work(record, "dma_write", [work, *after])
+            work = Work(record, "dma_write", transfer, [work, *after], env.now)
             yield from writer.transfer(address, size, self._written(work, transfer, drains, last))
             record.ddr_write_bytes += size
             record.ddr_write_bursts += bursts(address, size, burst_bytes)

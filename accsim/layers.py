@@ -75,7 +75,7 @@ def row(operation: Operation, machine: AcceleratorSpec) -> Row:
         replace(tile, needs=(), loads=tuple(replace(load, needs_bytes=0) for load in tile.loads))
         for tile in operation.tiles
     )
-    timeline = engine.simulate([replace(operation, tiles=tiles)], machine)
+    timeline = engine.simulate([replace(operation, tiles=tiles, follows=())], machine)
     (record,) = timeline.records
     on_array = operation.unit == "pe_array"
     compute = record.busy_ps // machine.period_ps

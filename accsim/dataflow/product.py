@@ -185,7 +185,8 @@ class Product(LayerProduct):
                     drains=("output",) if last and travels else (),
                 )
             )
-        return tally.plan(tiles, in_order=trips(nest, tiling)["held"] == 1, tiling=tiling)
+        in_order = trips(nest, tiling)["held"] == 1
+        return tally.plan(tiles, planned.needs_bytes(nest, tiling), in_order, tiling)
 
     def _weights(self, step: Step, again: bool):
         """Transfers, early stores and blended words of a tile's weights."""
@@ -275,7 +276,7 @@ class GradientProduct(LayerProduct):
                     drains=("gradient",) if drains else (),
                 )
             )
-        return tally.plan(tiles, tiling=tiling)
+        return tally.plan(tiles, planned.needs_bytes(nest, tiling), tiling=tiling)
 
 
 def _travelling(parts: tuple[tuple[Operand, int], ...]) -> int:

@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 
 from accsim.dataflow.base import Dataflow
 from accsim.dataflow.planner import too_small
-from accsim.dataflow.tile import Operand, Piece, Plan, Tally, Tensor, Tile, Transfer, Weights
+from accsim.dataflow.tile import (
+    Operand,
+    Piece,
+    Plan,
+    Tally,
+    Tensor,
+    Tile,
+    Transfer,
+    Weights,
+    largest_slots,
+)
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.hardware.buffer import BufferSpec
 from accsim.units import ceil_div
@@ -118,7 +128,7 @@ class Sweep:
                     drains=("output",) if stores else (),
                 )
             )
-        return tally.plan(tiles)
+        return tally.plan(tiles, largest_slots(tiles, parameters))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,4 +207,4 @@ class WordSweep:
                     drains=("output",) if stores else (),
                 )
             )
-        return tally.plan(tiles)
+        return tally.plan(tiles, largest_slots(tiles))

@@ -4,6 +4,7 @@ A tensor lies in DDR in the order in which its producer writes it, so every tran
 contiguous run (EF-Train reshapes its maps to the same end).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from accsim.dataflow.tiling import Tiling
@@ -11,13 +12,13 @@ from accsim.dataflow.tiling import Tiling
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """Samples of one kind of data with a home in DDR; two tensors are never equal."""
+    """Samples of one kind of data; two tensors are never equal."""
 
     name: str
     kind: str  # weights, activations, error, gradient, momentum, teacher, residual, exponents, ...
     sample_bytes: int
     samples: int
-    address: int  # first byte, a multiple of 4 KiB
+    address: int | None = None  # first byte in DDR, a multiple of 4 KiB; None: it has none
 
     @property
     def size_bytes(self) -> int:
@@ -62,6 +63,7 @@ class Transfer:
 
     @property
     def address(self) -> int:
+        assert self.tensor.address is not None, f"{self.tensor.name} has no place in DDR"
         return self.tensor.address + self.offset_bytes
 
 
@@ -88,11 +90,15 @@ class Tile:
 
 @dataclass(frozen=True)
 class Plan:
-    """The tiles of one operation, and the bytes of its tensors that they move, counted apart."""
+    """The tiles of one operation, and the bytes of its tensors that they move, counted apart.
+
+    `slot_bytes` is what the largest tile takes of a slot of each buffer.
+    """
 
     tiles: tuple[Tile, ...]
     reads: tuple[tuple[Tensor, int], ...]
     writes: tuple[tuple[Tensor, int], ...]
+    slot_bytes: Mapping[str, int]
     in_order: bool = True  # the samples of the result are whole one after the other
     tiling: Tiling | None = None  # of a matrix product
 
@@ -167,7 +173,24 @@ class Tally:
                 self._writes.get(transfer.tensor, 0) + transfer.size_bytes
             )
 
-    def plan(self, tiles: list[Tile], in_order: bool = True, tiling: Tiling | None = None) -> Plan:
+    def plan(
+        self,
+        tiles: list[Tile],
+        slot_bytes: Mapping[str, int],
+        in_order: bool = True,
+        tiling: Tiling | None = None,
+    ) -> Plan:
         """The plan of `tiles`, with what was counted."""
         reads, writes = tuple(self._reads.items()), tuple(self._writes.items())
-        return Plan(tuple(tiles), reads, writes, in_order, tiling)
+        return Plan(tuple(tiles), reads, writes, slot_bytes, in_order, tiling)
+
+
+def largest_slots(tiles: Sequence[Tile], registers: Sequence[Transfer] = ()) -> dict[str, int]:
+    """What the largest of `tiles` takes of an input slot and of an output slot.
+
+    Every transfer goes through a slot but the loads into `registers`.
+    """
+    aside = sum(load.size_bytes for load in registers)  # of the first tile
+    loaded = [sum(load.size_bytes for load in tile.loads) for tile in tiles]
+    stored = [sum(store.size_bytes for store in tile.stores) for tile in tiles]
+    return {"input": max(loaded[0] - aside, *loaded[1:], 0), "output": max(stored)}

@@ -137,12 +137,15 @@ class Buffer:
     def __init__(self, env, spec: BufferSpec):
         self._env = env
         self._waiting: deque = deque()
+        self._slots = spec.slots
         self.free = spec.slots
+        self.most_held = 0  # slots at one time
 
     def take(self):
         """Process step: wait until a slot is free and hold it; who gave it, if there was a wait."""
         if self.free:
             self.free -= 1
+            self.most_held = max(self.most_held, self._slots - self.free)
             return None
         turn = self._env.event()
         self._waiting.append(turn)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
@@ -28,16 +28,25 @@ from accsim.network import (
 )
 from accsim.numerics import EXPONENT_BYTES, RESIDUAL_BYTES, Numerics, WeightScaling
 from accsim.passes import Passes, cuts
+from accsim.schedule.allocation import (
+    PAGE_BYTES,
+    Allocation,
+    Arena,
+    Life,
+    Uses,
+    follows,
+    largest_first,
+)
 from accsim.units import ceil_div
-
-PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Operation:
     """One pass of one layer on one unit: what it moves and how it is cut.
 
-    `reads` and `writes` are bytes of each tensor that travel; `on_chip` those that need not.
+    `reads` and `writes` are bytes of each tensor that travel; `on_chip` those that need not. Before
+    its first tile it `takes` memory and waits until the operations that it `follows` (by number)
+    are over; after its last it `gives` back.
     """
 
     network: str  # "student" or "teacher"
@@ -52,6 +61,10 @@ class Operation:
     on_chip: tuple[tuple[Tensor, int], ...]
     tiles: tuple[Tile, ...] = field(repr=False)
     tiling: Tiling | None = None  # of a matrix product
+    slot_bytes: Mapping[str, int] = field(default_factory=dict)  # of each buffer, a tile at most
+    takes: tuple[Allocation, ...] = ()
+    gives: tuple[Allocation, ...] = ()
+    follows: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -113,7 +126,6 @@ class Program:
         self.accelerator = accelerator
         self.dataflow = dataflow
         self.own_labels = own_labels  # the labelling pass reads the student's weights
-        self._next_address = 0
         self._drafts: list[_Draft] = []
         self._outputs: dict[int, Tensor] = {}  # of the student's forward pass
         self._step_inputs: dict[tuple[int, str], tuple[Tensor, ...]] = {}  # of its vector steps
@@ -121,6 +133,7 @@ class Program:
         self._outlasting: set[Tensor] = set()  # what later steps read too
         self._logit_error: Tensor | None = None
         self._sums: dict[int, Tensor] = {}  # gradients of the micro-batches so far
+        self._place_of: dict[Tensor, Tensor] = {}  # a sum: that whose bytes it is written over
         stores = (
             ("weights", "student", numerics.master_bits),
             ("momentum", "student", numerics.momentum_bits),
@@ -172,15 +185,7 @@ class Program:
         return (store, *filter(None, [self._residuals.get((kind, node.index))]))
 
     def _tensor(self, name: str, kind: str, sample_bytes: int, samples: int) -> Tensor:
-        tensor = Tensor(name, kind, sample_bytes, samples, self._next_address)
-        self._next_address += ceil_div(tensor.size_bytes, PAGE_BYTES) * PAGE_BYTES
-        capacity = self.accelerator.dram.capacity_bytes
-        if self._next_address > capacity:
-            raise ValueError(
-                f"tensors of a step must fit {self.accelerator.dram.name}, {capacity} bytes, "
-                f"not {self._next_address} with {name}; use fewer samples or a larger memory"
-            )
-        return tensor
+        return Tensor(name, kind, sample_bytes, samples)
 
     def _map(self, name: str, kind: str, shape: Shape, samples: int, bits: int) -> Tensor:
         return self._tensor(name, kind, shape.size * self.numerics.word_bytes(bits), samples)
@@ -366,10 +371,13 @@ class Program:
         teacher, *residual = self._kept("teacher", node)
         exponents = self._narrowed("teacher", node)
         again = tuple(
-            (Operand(tensor, 1, pending=True, whole=True), tensor.size_bytes)
+            (replace(use(tensor, 1), pending=True, whole=True), tensor.size_bytes)
             for tensor in (teacher, *exponents)
         )
-        back = tuple((tensor, tensor.size_bytes) for tensor in (teacher, *residual, *exponents))
+        back = tuple(
+            (use(tensor, 1).tensor, tensor.size_bytes)
+            for tensor in (teacher, *residual, *exponents)
+        )
         return Weights(first, again, back, words)
 
     # Loss
@@ -584,6 +592,7 @@ class Program:
             return gradient
         if before is not None and before.kind == "gradient_sum":
             total = replace(before)  # the same place, other contents
+            self._place_of[total] = self._place_of.get(before, before)
         else:
             name = f"student/{node.name}/gradient_sum"
             total = self._tensor(name, "gradient_sum", node.weights * SUM_BYTES, 1)
@@ -697,36 +706,52 @@ class Program:
         )  # fmt: skip
 
     def operations(self) -> tuple[Operation, ...]:
-        """The operations in order, with what stays on chip decided and every one cut into tiles.
+        """The operations in order, every tensor with its place and every one cut into tiles.
 
-        Maps stay in the resident buffer greedily in program order: from the operation that makes
-        them to the last that reads them, if there is room at birth. The room is counted in bytes:
-        an allocator that never fragments.
+        Raises ValueError for tensors beyond the DDR.
         """
-        resident, kept = self._placement()
+        stay = self._stay()
+        held = {  # what an operation finds on chip, but for gradients in their slots
+            (index, tensor): one
+            for one in stay
+            for index in range(one.first + one.copy, one.last + 1)
+            for tensor in self._in_place(one.tensor)
+        }
+        resident = {tensor for (_, tensor), one in held.items() if not one.copy}
+        resident |= {tensor for tensor in self._gradients() if self._fits_a_slot(tensor)}
+        homes = {tensor: tensor for draft in self._drafts for tensor in draft.reads + draft.writes}
+        in_ddr: dict[Tensor, Allocation] = {}
+        for one in self._travel(resident):
+            tensors = self._in_place(one.tensor)
+            homes |= {tensor: replace(tensor, address=one.address) for tensor in tensors}
+            placed = replace(one, tensor=homes[one.tensor])
+            in_ddr |= {homes[tensor]: placed for tensor in tensors}
+        memory = [*dict.fromkeys(in_ddr.values()), *stay]
         written: set[Tensor] = set()
         out_of_order: set[Tensor] = set()
         operations: list[Operation] = []
+        uses: list[Uses] = []
         for index, draft in enumerate(self._drafts):
             on_chip: dict[Tensor, int] = {}
 
             def use(tensor, samples, whole=False, size_bytes=None, index=index, on_chip=on_chip):
-                here = tensor in resident or tensor in kept.get(index, ())
+                here = tensor in resident or (index, tensor) in held
+                home = homes[tensor]
                 if here:
-                    on_chip[tensor] = size_bytes or tensor.sample_bytes * samples
+                    on_chip[home] = size_bytes or tensor.sample_bytes * samples
                 return Operand(
-                    tensor,
+                    home,
                     samples,
                     on_chip=here,
-                    pending=tensor in written,
-                    whole=whole or tensor in out_of_order or tensor.kind in _STORES,
+                    pending=home in written,
+                    whole=whole or home in out_of_order or tensor.kind in _STORES,
                 )
 
             plan: Plan = draft.job(use).plan(self.accelerator, self.dataflow)
+            made = {homes[tensor] for tensor in draft.writes} | {home for home, _ in plan.writes}
             if not plan.in_order:
-                out_of_order.update(draft.writes)
-            written.update(draft.writes)
-            written.update(tensor for tensor, _ in plan.writes)
+                out_of_order.update(homes[tensor] for tensor in draft.writes)
+            written.update(made)
             operations.append(
                 Operation(
                     draft.network,
@@ -741,9 +766,36 @@ class Program:
                     tuple(on_chip.items()),
                     plan.tiles,
                     plan.tiling,
+                    plan.slot_bytes,
+                    takes=tuple(one for one in memory if one.first == index),
+                    gives=tuple(one for one in memory if one.last == index),
                 )
             )
-        return tuple(operations)
+            reads, writes = (
+                {in_ddr[home] for home, _ in moved}
+                | {held[index, tensor] for tensor in side if (index, tensor) in held}
+                for moved, side in ((plan.reads, draft.reads), (plan.writes, draft.writes))
+            )
+            writes |= {one for one in stay if one.copy and one.first == index}
+            uses.append(Uses(draft.unit, frozenset(reads), frozenset(writes)))
+        waits = follows(uses, memory)
+        return tuple(
+            replace(operation, follows=wait)
+            for operation, wait in zip(operations, waits, strict=True)
+        )
+
+    def _in_place(self, tensor: Tensor) -> list[Tensor]:
+        """`tensor` and all that is written over it."""
+        return [tensor, *(over for over, place in self._place_of.items() if place is tensor)]
+
+    def _outlast(self) -> set[Tensor]:
+        """What this step makes for later ones: what it is known to, and what it does not read."""
+        made = {tensor for draft in self._drafts for tensor in draft.writes}
+        return self._outlasting | made.difference(*(draft.reads for draft in self._drafts))
+
+    def _gradients(self) -> set[Tensor]:
+        made = (tensor for draft in self._drafts for tensor in draft.writes)
+        return {tensor for tensor in made if tensor.kind == "gradient"}
 
     def _summed_bytes(self, gradient: Tensor) -> int:
         """What a gradient takes while it is summed."""
@@ -757,67 +809,119 @@ class Program:
     def _room_for_sums(self) -> int:
         """Bytes of the gradient buffer beyond its slots, each as large as the largest gradient."""
         buffer = self.accelerator.buffers.gradient
-        made = {tensor for draft in self._drafts for tensor in draft.writes}
-        gradients = [self._summed_bytes(tensor) for tensor in made if tensor.kind == "gradient"]
+        gradients = map(self._summed_bytes, self._gradients())
         return max(buffer.capacity_bytes - buffer.slots * max(gradients, default=0), 0)
 
-    def _placement(self) -> tuple[set[Tensor], dict[int, tuple[Tensor, ...]]]:
-        """Tensors that never leave the chip, and copies that an operation finds there.
+    def _lingering(self, first: int, last: int) -> tuple[int, int]:
+        """The operations for which a tensor has its bytes in DDR, if `last` is the last to use it.
 
-        Room in the resident buffer goes to maps, and to what an operation reads that the next one
-        wants again; what is left to weights that both a forward pass and backward_data read. Sums
-        of micro-batches lie in the gradient buffer while there is room beside its slots.
+        The operation behind that works at the same time if it has a unit of its own. It takes no
+        bytes for which it would have to wait; on chip, where bytes are few, it does and waits.
+        """
+        behind = last + 1
+        if behind < len(self._drafts) and self._drafts[behind].unit != self._drafts[last].unit:
+            return first, behind
+        return first, last
+
+    def _travel(self, resident: set[Tensor]) -> list[Allocation]:
+        """A place in DDR for every tensor that is not `resident`.
+
+        What is stored from step to step comes first, at the same place in every step. What no
+        operation writes is there when the step begins, images and labels; what none reads stays to
+        the end. Raises ValueError for tensors beyond the DDR.
+        """
+        end = len(self._drafts) - 1
+        written = {tensor for draft in self._drafts for tensor in draft.writes}
+        outlast = self._outlast()
+        spans: dict[Tensor, tuple[int, int]] = {}
+        for index, draft in enumerate(self._drafts):
+            for tensor in (*draft.reads, *draft.writes):
+                if tensor not in resident and tensor.kind not in _STORES:
+                    place = self._place_of.get(tensor, tensor)
+                    first, _ = spans.get(place, (index if tensor in written else 0, 0))
+                    spans[place] = first, end if tensor in outlast else index
+        arena = Arena(grain_bytes=PAGE_BYTES)
+        placed: list[Allocation] = []
+        for stores in (self._stores, self._residuals, self._exponents):
+            lives = [Life(tensor, tensor.size_bytes, 0, end) for tensor in stores.values()]
+            for life in lives:
+                placed += largest_first("ddr", [life], arena)
+        lives = [
+            Life(tensor, tensor.size_bytes, *self._lingering(*span))
+            for tensor, span in spans.items()
+        ]
+        placed += largest_first("ddr", lives, arena)
+        dram, peak_bytes = self.accelerator.dram, max((one.end for one in placed), default=0)
+        if peak_bytes > dram.capacity_bytes:
+            raise ValueError(
+                f"tensors of a step must fit {dram.name}, {dram.capacity_bytes} bytes, "
+                f"not {peak_bytes}; use fewer samples or a larger memory"
+            )
+        return placed
+
+    def _stay(self) -> list[Allocation]:
+        """What stays on chip, and where: tensors that never leave it, and copies of others.
+
+        Room in the resident buffer goes to maps in program order, from the operation that makes
+        them to the last that reads them, if there are bytes enough for all that time; and to what
+        an operation reads that the next one wants again. What is left goes to weights that both a
+        forward pass and backward_data read. Then these take their places, the largest first; one
+        that finds only pieces travels after all. Sums of micro-batches lie in the gradient buffer
+        while there is room beside its slots.
         """
         uses: dict[Tensor, list[int]] = {}
+        ends: dict[Tensor, int] = {}  # of every place, the last operation that uses it
         for index, draft in enumerate(self._drafts):
             for tensor in draft.reads:
                 uses.setdefault(tensor, []).append(index)
-        free = [self.accelerator.buffers.resident_bytes] * len(self._drafts)
+                ends[self._place_of.get(tensor, tensor)] = index
+        buffers = self.accelerator.buffers
+        free = [buffers.resident_bytes] * len(self._drafts)
+        chosen: dict[Tensor, Life] = {}
+        copies: list[Life] = []
+        sums: list[Allocation] = []
 
         def hold(size_bytes: int, first: int, last: int) -> bool:
-            """Take room from operation `first` to `last`, if there is any."""
+            """Take bytes from operation `first` to `last`, if there are so many."""
             span = range(first, last + 1)
             fits = all(free[index] >= size_bytes for index in span)
             for index in span if fits else ():
                 free[index] -= size_bytes
             return fits
 
-        resident: set[Tensor] = set()
-        kept: dict[int, tuple[Tensor, ...]] = {}
+        outlast = self._outlast()
         room = self._room_for_sums()
-        sums: set[int] = set()  # addresses of those that have it
         for index, draft in enumerate(self._drafts):
             for tensor in draft.writes:
-                if tensor.kind == "gradient":
-                    if self._fits_a_slot(tensor):
-                        resident.add(tensor)
-                elif tensor.kind == "gradient_sum":
-                    if tensor.address not in sums and tensor.size_bytes <= room:
-                        sums.add(tensor.address)
-                        room -= tensor.size_bytes
-                    if tensor.address in sums:
-                        resident.add(tensor)
-                elif (
-                    tensor.kind not in _STORES
-                    and tensor not in self._outlasting
-                    and tensor in uses
-                    and hold(tensor.size_bytes, index, uses[tensor][-1])
-                ):
-                    resident.add(tensor)
-            copies = tuple(tensor for tensor in draft.keeps if tensor not in resident)
-            size = sum(tensor.sample_bytes * draft.samples for tensor in copies)
-            if copies and hold(size, index, index + 1):
-                kept[index + 1] = copies
+                size = tensor.size_bytes
+                if tensor.kind == "gradient_sum":
+                    if tensor not in self._place_of and size <= room:
+                        address = buffers.gradient.capacity_bytes - room
+                        life = Life(tensor, size, index, ends[tensor])
+                        sums.append(Allocation("gradient", address, *life))
+                        room -= size
+                elif tensor.kind not in ("gradient", *_STORES) and tensor not in outlast:
+                    last = uses[tensor][-1]
+                    if hold(size, index, last):
+                        chosen[tensor] = Life(tensor, size, index, last)
+            again = {
+                tensor: tensor.sample_bytes * draft.samples
+                for tensor in draft.keeps
+                if tensor not in chosen
+            }
+            if again and hold(sum(again.values()), index, index + 1):
+                copies += [
+                    Life(tensor, size, index, index + 1, copy=True)
+                    for tensor, size in again.items()
+                ]
         for tensor, readers in uses.items():
             products = [index for index in readers if self._drafts[index].gemm]
-            if (
-                tensor.kind == "weights"
-                and len(products) > 1
-                and hold(tensor.size_bytes, products[0], products[-1])
-            ):
-                for index in products[1:]:
-                    kept[index] = (*kept.get(index, ()), tensor)
-        return resident, kept
+            if tensor.kind == "weights" and len(products) > 1:
+                life = Life(tensor, tensor.size_bytes, products[0], products[-1], copy=True)
+                if hold(life.size_bytes, life.first, life.last):
+                    copies.append(life)
+        arena = Arena(buffers.resident_bytes)
+        return sums + largest_first("resident", [*chosen.values(), *copies], arena)
 
 
 _BACK = {"pool": "route", "activate": "slope", "average": "spread"}  # forward: backward

@@ -1,6 +1,8 @@
 """A network so small that every byte of its training step can be counted by hand."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from accsim.hardware import boards
 from accsim.hardware.buffer import BufferSpec
 from accsim.network import RELU, BatchNorm, Conv2d, Linear, Network, Shape
 from accsim.numerics import Numerics, Rounding
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the twin of the memory
 
 
 @pytest.fixture
