@@ -100,9 +100,18 @@ class Dataflow(ABC):
 
     Cycles come out of events: a dataflow says in `play` which ones a product takes. `tilings` are a
     user's own; the first whose pattern fits a pass decides about it, the rest is searched.
+
+    `run_bytes`: the longest run of one tensor in a pass over words, which reads and writes several
+    in turn (update, ema, loss); None: what the memory and the buffers suggest. Raises ValueError
+    for one below 1.
     """
 
     tilings: tuple[FixedTiling, ...] = ()
+    run_bytes: int | None = None
+
+    def __post_init__(self):
+        if self.run_bytes is not None and self.run_bytes < 1:
+            raise ValueError(f"run_bytes must be at least 1, not {self.run_bytes}")
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isqrt
 
 from accsim.dataflow.base import Dataflow
 from accsim.dataflow.planner import too_small
@@ -133,7 +134,11 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True)
 class WordSweep:
-    """One pass of the vector unit over words, every operand in proportion: loss, update, ema."""
+    """One pass of the vector unit over words, every operand in proportion: loss, update, ema.
+
+    Several tiles share a slot of a buffer: the reads run ahead by as much as its slots hold, while
+    the unit starts as soon as the first run of each operand is there.
+    """
 
     label: str
     chain: tuple[str, ...]
@@ -155,16 +160,26 @@ class WordSweep:
         smallest = min(grain, self.words)
         require(self.label, "input", buffers.input, share(read_bytes, smallest))
         require(self.label, "output", buffers.output, share(write_bytes, smallest))
-        chunk = max(grain, ceil_div(ceil_div(self.words, TILES_AT_LEAST), grain) * grain)
-        while chunk > grain and (
-            share(read_bytes, chunk) > buffers.input.tile_bytes
-            or share(write_bytes, chunk) > buffers.output.tile_bytes
-        ):
-            chunk -= grain
+        chunk = ceil_div(self._tile_words(machine, dataflow), grain) * grain
+        at_least = 1 if dataflow.run_bytes else TILES_AT_LEAST
+
+        def sharing() -> int:
+            """How many tiles share a slot."""
+            tile = min(chunk, self.words)
+            return min(
+                buffer.tile_bytes // max(share(size, tile), 1)
+                for buffer, size in ((buffers.input, read_bytes), (buffers.output, write_bytes))
+            )
+
+        while chunk > grain and sharing() < at_least:
+            chunk = ceil_div(chunk // 2, grain) * grain
+        together = sharing()
         tally = Tally()
         tiles: list[Tile] = []
-        for first in range(0, self.words, chunk):
+        for number, first in enumerate(range(0, self.words, chunk)):
             end = min(first + chunk, self.words)
+            begins = number % together == 0
+            ends = (number + 1) % together == 0 or end == self.words
             loads: list[Transfer] = []
             stores: list[Transfer] = []
             needs: list[tuple[Tensor, int]] = []
@@ -189,7 +204,6 @@ class WordSweep:
                 elif high > low:
                     stores.append(Transfer(operand.tensor, low, high - low))
             tally.add(loads, (), stores)
-            filled = ("input",) if loads else ()
             given = ("gradient",) if self.gradient and end == self.words else ()
             tiles.append(
                 Tile(
@@ -201,10 +215,41 @@ class WordSweep:
                     stores=tuple(stores),
                     needs=tuple(needs),
                     makes=tuple(makes),
-                    fills=filled,
-                    opens=("output",) if stores else (),
-                    frees=(*filled, *given),
-                    drains=("output",) if stores else (),
+                    fills=("input",) if read_bytes and begins else (),
+                    opens=("output",) if write_bytes and begins else (),
+                    frees=(*(("input",) if read_bytes and ends else ()), *given),
+                    drains=("output",) if write_bytes and ends else (),
                 )
             )
-        return tally.plan(tiles, largest_slots(tiles))
+        return tally.plan(tiles, largest_slots(tiles, sharing=together))
+
+    def _tile_words(self, machine: AcceleratorSpec, dataflow: Dataflow) -> int:
+        """Words of a tile where no slot limits it: how long the runs are that take turns.
+
+        Each run opens rows anew, for nRP + nRCD: many short ones do so often. The loads of the
+        first tile and the stores of the last overlap with nothing: of few long ones they take a
+        great part. Of n tiles the one costs n times the runs of a tile, the other an n-th of all
+        that moves; the sum is least where they are equal. There are `TILES_AT_LEAST` in the pass
+        and in a slot, unless the runs would be shorter than the start of the next one takes. Of
+        powers of two that which is nearest is taken: such runs begin where rows begin.
+        """
+        most = ceil_div(self.words, TILES_AT_LEAST)
+        sizes = [o.size_bytes for o in (*self.reads, *self.writes) if not o.on_chip]
+        if not sizes:
+            return most
+        if dataflow.run_bytes is not None:
+            return dataflow.run_bytes * self.words // max(sizes)
+        dram, dma = machine.dram, machine.dma
+        reopening_bytes = (dram.nRP + dram.nRCD) * dram.channels * dram.burst_bytes // dram.nBL
+        tile_bytes = isqrt(sum(sizes) * len(sizes) * reopening_bytes)
+        start_bytes = dma.startup_cycles * dma.read_bytes_per_cycle
+        words = max(
+            min(tile_bytes * self.words // sum(sizes), most),
+            start_bytes * self.words // max(sizes),
+        )
+        return nearest_power_of_two(words)
+
+
+def nearest_power_of_two(count: int) -> int:
+    """That whose ratio to `count`, at least 1, is least: 3 gives 4, 5 gives 4, 6 gives 8."""
+    return 1 << ((2 * count * count).bit_length() - 1) // 2

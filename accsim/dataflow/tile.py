@@ -185,12 +185,19 @@ class Tally:
         return Plan(tuple(tiles), reads, writes, slot_bytes, in_order, tiling)
 
 
-def largest_slots(tiles: Sequence[Tile], registers: Sequence[Transfer] = ()) -> dict[str, int]:
-    """What the largest of `tiles` takes of an input slot and of an output slot.
+def largest_slots(
+    tiles: Sequence[Tile], registers: Sequence[Transfer] = (), sharing: int = 1
+) -> dict[str, int]:
+    """What the largest `sharing` of `tiles` in a row take of an input slot and of an output slot.
 
     Every transfer goes through a slot but the loads into `registers`.
     """
     aside = sum(load.size_bytes for load in registers)  # of the first tile
     loaded = [sum(load.size_bytes for load in tile.loads) for tile in tiles]
     stored = [sum(store.size_bytes for store in tile.stores) for tile in tiles]
-    return {"input": max(loaded[0] - aside, *loaded[1:], 0), "output": max(stored)}
+    loaded[0] -= aside
+    firsts = range(0, len(tiles), sharing)
+    return {
+        name: max(sum(sizes[first : first + sharing]) for first in firsts)
+        for name, sizes in (("input", loaded), ("output", stored))
+    }
