@@ -21,6 +21,7 @@ from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.report.comparison import write_comparison
 from accsim.report.folder import require_place
 from accsim.report.page import write_report
+from accsim.report.suspicion import suspicions
 from accsim.report.tables import Tables, accuracy_curves, real_time
 from accsim.schedule.base import Schedule
 from accsim.training.base import Learner, Outcome
@@ -96,6 +97,8 @@ def _simulate(workload, dataset, on_step) -> Result:
     before: Batch | None = None
     batches = workload.data.batches(dataset, clock, workload.steps, workload.seed, at_once)
     updates = 0
+    pseudo_labels = np.zeros(len(dataset.classes), np.int64)  # since the last evaluation
+    by_class: list[tuple[int, str, int]] = []
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
         with _misfits(norm.DivergedError, f"step {step}: "):
             outcome = learner.step(batch)  # values: which passes ran, on how many samples
@@ -105,7 +108,13 @@ def _simulate(workload, dataset, on_step) -> Result:
         learned = before if before and outcome.passes.ahead else batch  # its frames
         row = _row(step, batch, learned, skipped, outcome, cost, clock)
         before = batch
+        pseudo_labels += outcome.pseudo_labels(len(dataset.classes))
         if step % workload.evaluate_every == 0 or step == workload.steps:
+            by_class += [
+                (step, name, count)
+                for name, count in zip(dataset.classes, pseudo_labels.tolist(), strict=True)
+            ]
+            pseudo_labels[:] = 0
             accuracy = _accuracy(learner, test, dataset.test_labels)
             row |= {f"{network}_accuracy": value for network, value in accuracy.items()}
         log.append(row)
@@ -133,7 +142,9 @@ def _simulate(workload, dataset, on_step) -> Result:
         totals.units,
         totals.energy,
         kind.timeline.critical_path(),
+        pd.DataFrame(by_class, columns=["step", "class", "accepted"]),
     )
+    summary["suspicions"] = suspicions(tables)
     host = {
         "total_seconds": time.perf_counter() - started,
         "timing_simulation_seconds": clock.host_seconds,
@@ -268,6 +279,8 @@ def _row(step, batch, learned, skipped, outcome: Outcome, cost, clock) -> dict[s
         "learning_rate": outcome.learning_rate,
         "labelled_correct": outcome.labelled_correct,
         "labelled_samples": outcome.labelled_samples,
+        "labelled_error": outcome.labelled_error,
+        "frame_error": outcome.frame_error,
         "accepted": outcome.accepted,
         "unlabelled_samples": outcome.unlabelled_samples,
         "backward_samples": outcome.passes.backward,

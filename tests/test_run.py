@@ -106,6 +106,10 @@ def test_what_the_gate_does_is_counted_by_kind(write_workload, pictures):
         ("rejected", steps["unlabelled_samples"] - steps["accepted"]),
     ):
         assert steps[[f"{fate}_{kind}" for kind in KINDS]].sum(axis=1).equals(total)
+    labels = result.tables.pseudo_labels
+    assert labels["step"].tolist() == [4, 4, 6, 6]
+    assert labels["accepted"].sum() == steps["accepted"].sum() > 0
+    assert (steps["frame_error"] > 0).equals(steps["accepted"] > 0)
     gate = result.summary["gate"]
     assert set(gate) == {"clean", "corrupted", "out_of_distribution"}
     seen = {kind: sum(counts.values()) for kind, counts in gate.items()}

@@ -192,6 +192,12 @@ def scaled(logits, factor):
     return out
 
 
+def length(*errors) -> float:
+    """Euclidean length of the errors together, each int64[N, C] with 30 fractional bits."""
+    square = sum(value * value for error in errors for value in error.reshape(-1).tolist())
+    return isqrt(square) / (1 << ERROR_BITS)
+
+
 def round_error(wide, shift, key, limit):
     """``wide / 2**shift`` rounded as `key` says and saturated: int64[N, C] -> int8 or int16."""
     error = np.empty(wide.shape, np.int8 if limit <= 127 else np.int16)

@@ -48,7 +48,8 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     Where `result["real_time"]` is there, another tells deadlines, latencies and the ring buffer;
     where `result["gate"]` has frames that are not clean, another tells what the confidence
     threshold let through; where `result["accuracy"]["shifted"]` names shifts of the stream, one
-    tells the accuracy on test images that are shifted in the same way.
+    tells the accuracy on test images that are shifted in the same way. `result["suspicions"]`, if
+    any, come last.
 
     `result["cost"]` counts the whole run: `seconds` is simulated time with the waits for frames,
     `cycles` the machine's. Where it holds the optional `ddr_peak_bytes_per_second` the share of
@@ -76,6 +77,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("DDR", ddr(cost)),
         *([("Gate", let_through(gate))] if set(gate) - {"clean"} else []),
         *([("Shifted", stood(shifts))] if shifts else []),
+        *(("Suspect", suspicion) for suspicion in result.get("suspicions", ())),
     ]
 
 

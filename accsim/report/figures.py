@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -50,6 +51,26 @@ def plot_accepted(ax: Axes, shares: pd.DataFrame) -> None:
     ax.set(xlabel="training step", ylabel="accepted share of\nunlabelled samples", ylim=(0, 1.02))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_pseudo_labels(ax: Axes, shares: pd.DataFrame) -> None:
+    """Stacked bars of the share of each class, as wide as their stretch; the last widest is named.
+
+    A stretch reaches back to the one before it, or as far as the first step.
+    """
+    table = shares.pivot_table(index="step", columns="class", values="share", sort=False)
+    starts = np.array([0, *table.index[:-1]])
+    widest = table.iloc[-1].idxmax()
+    below = np.zeros(len(table))
+    for number, (name, share) in enumerate(table.items()):
+        ax.bar(starts, share, table.index - starts, below, align="edge", edgecolor="white",
+               linewidth=0.3, color=f"C{number % 10}", alpha=1.0 if name == widest else 0.4,
+               label=str(name) if name == widest else None)  # fmt: skip
+        below += share.to_numpy()
+    ax.set(xlabel="training step", ylabel="share of\naccepted samples", ylim=(0, 1))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.legend()
 
 
 def plot_accepted_by_kind(ax: Axes, shares: pd.DataFrame) -> None:

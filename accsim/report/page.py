@@ -47,6 +47,13 @@ DRAWINGS = (
         (figures.plot_accepted_by_kind,),
     ),
     Drawing(
+        "pseudo_labels",
+        "Share of each class in the accepted samples: where one takes them all, the labels have "
+        "collapsed.",
+        tables.pseudo_label_shares,
+        (figures.plot_pseudo_labels,),
+    ),
+    Drawing(
         "frames_waiting",
         "Frames in the camera's ring buffer as the steps began; what a full one has no room for is "
         "dropped.",

@@ -24,6 +24,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "learning_rate": "learning rate of the update",
         "labelled_correct": "labelled samples that the student classified as their label says",
         "labelled_samples": "labelled samples of the batch",
+        "labelled_error": "length of the error that the labelled images give the logits",
+        "frame_error": "the same of the unlabelled samples: 0 where they teach nothing",
         "accepted": "unlabelled samples whose teacher was confident enough to teach",
         "unlabelled_samples": "unlabelled samples of the batch",
         "backward_samples": "samples that had a backward pass",
@@ -45,6 +47,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "student_accuracy": "share of the test images that the student gets right; "
         "empty where not evaluated",
         "teacher_accuracy": "the same for the teacher",
+    },
+    "pseudo_labels": {
+        "step": "last training step of those counted together",
+        "class": "class of the data set",
+        "accepted": "accepted unlabelled samples that were labelled as this class",
     },
     "counters": {
         "step": "training step, counted from 1",
@@ -125,6 +132,7 @@ class Tables:
     units: pd.DataFrame  # a row a unit and cause, summed over the run
     energy: pd.DataFrame  # a row a component and pass, summed over the run
     critical_path: pd.DataFrame  # a row an operation and unit, of the kind of step that ran most
+    pseudo_labels: pd.DataFrame  # a row a class and stretch of steps between evaluations
 
     def __post_init__(self):
         for spec in fields(self):
@@ -235,6 +243,14 @@ def _shares(step: pd.Series, accepted: pd.Series, samples: pd.Series, points: in
     groups = groups[groups["samples"] > 0]
     shares = groups.assign(accepted_share=groups["accepted"] / groups["samples"])
     return shares[["step", "accepted_share"]].reset_index(drop=True)
+
+
+def pseudo_label_shares(tables: Tables) -> pd.DataFrame:
+    """Share of each class in the accepted samples of every stretch that has any."""
+    labels = tables.pseudo_labels
+    whole = labels.groupby("step")["accepted"].transform("sum")
+    shares = labels.assign(share=labels["accepted"] / whole.where(whole > 0))
+    return shares.dropna().reset_index(drop=True)
 
 
 def ddr_traffic(tables: Tables) -> pd.DataFrame:

@@ -89,7 +89,10 @@ class Outcome:
     learning_rate: float
     labelled_correct: int
     labelled_samples: int
+    labelled_error: float  # length of what the labelled images' error is at the logits
+    frame_error: float  # the same of the frames': 0 where they teach nothing
     taught: np.ndarray  # bool[N] of the unlabelled samples: the teacher was sure of it
+    classes: np.ndarray  # int64[N] of them: as which it labelled each
     skipped_frames: int  # of the batch, that the schedule left unlabelled
     counters: dict[str, Counters]  # of the student and, if there is one, of the teacher
 
@@ -97,6 +100,10 @@ class Outcome:
     def accepted(self) -> int:
         """Unlabelled samples whose teacher was sure."""
         return int(self.taught.sum())
+
+    def pseudo_labels(self, classes: int) -> np.ndarray:
+        """Accepted samples by the class they were labelled as: int64[classes]."""
+        return np.bincount(self.classes[self.taught], minlength=classes)
 
     @property
     def unlabelled_samples(self) -> int:

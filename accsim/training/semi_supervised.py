@@ -5,7 +5,7 @@ decided here, and the student learns from those by the rule's `Consistency`.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import ClassVar
 
@@ -82,6 +82,16 @@ class Lesson:
         return len(self.sure)
 
 
+@dataclass
+class Study:
+    """One step of the student, as far as it has come."""
+
+    descent: Descent
+    correct: int = 0  # labelled images
+    labelled_errors: list[np.ndarray] = field(default_factory=list)  # of the logits
+    frame_errors: list[np.ndarray] = field(default_factory=list)
+
+
 class SemiSupervisedLearner(Learner):
     """The student and its progress; what labels its frames is a subclass's."""
 
@@ -120,12 +130,13 @@ class SemiSupervisedLearner(Learner):
         if turn.ahead:
             lesson, self.lesson = self.lesson or lesson[:0], lesson
         rejected = self._rejects(lesson)
-        rate, correct, labelled, ran, sure = 0.0, 0, 0, 0, 0
-        micro_batches: tuple[tuple[int, int], ...] = ()
+        labelled, ran, sure = 0, 0, 0
+        study = Study(Descent(self.rule.optimizer, self.student, self.done, self.steps, self.seed))
+        rate = 0.0
         if not rejected:
-            descent, correct = self._descent(batch, lesson, turn.micro_batches)
-            rate, micro_batches = descent.update(), descent.micro_batches
             labelled, ran, sure = len(batch.labels), len(lesson), int(lesson.sure.sum())
+            self._learn(study, batch, lesson, turn.micro_batches)
+            rate = study.descent.update()
             self.updates += 1
             if turn.blend:
                 self.follow(turn.blend)
@@ -135,15 +146,18 @@ class SemiSupervisedLearner(Learner):
                 labelled + ran,
                 labelled + sure,
                 ema=turn.labels > 0 and not (rejected or self.rule.own_labels),
-                micro_batches=micro_batches,
+                micro_batches=study.descent.micro_batches,
                 queued=labelling - len(lesson),
                 ahead=turn.ahead,
                 own_labels=self.rule.own_labels,
             ),
             learning_rate=rate,
-            labelled_correct=correct,
+            labelled_correct=study.correct,
             labelled_samples=labelled,
+            labelled_error=loss.length(*study.labelled_errors),
+            frame_error=loss.length(*study.frame_errors),
             taught=lesson.sure,
+            classes=top_class(lesson.logits),
             skipped_frames=skipped,
             counters=self.take_counters(),
         )
@@ -167,11 +181,9 @@ class SemiSupervisedLearner(Learner):
         least = Fraction(self.rule.least_accepted).limit_denominator(MOST_PARTS) * len(lesson)
         return self.done > self._ramp_steps and int(lesson.sure.sum()) < least
 
-    def _descent(self, batch: Batch, lesson: Lesson, parts: int) -> tuple[Descent, int]:
-        """The gradients of the student's step, and how many labelled images it had right."""
+    def _learn(self, study: Study, batch: Batch, lesson: Lesson, parts: int) -> None:
+        """Forward and backward passes of the student's step."""
         student, labelled = self.student, len(batch.labels)
-        descent = Descent(self.rule.optimizer, student, self.done, self.steps, self.seed)
-        correct = 0
         for own, part in zip(cuts(labelled, parts), cuts(len(lesson), parts), strict=True):
             labels, seen = batch.labels[own], lesson[part]
             images = np.concatenate([batch.labelled[own], seen.frames])
@@ -182,9 +194,10 @@ class SemiSupervisedLearner(Learner):
                 of_frames, seen.logits, seen.sure, self._weight(), len(lesson)
             )
             rows = np.flatnonzero(np.concatenate([np.ones(len(labels), bool), seen.sure]))
-            descent.add(record, np.concatenate([supervised, consistency])[rows], rows)
-            correct += int((top_class(logits) == labels).sum())
-        return descent, correct
+            study.descent.add(record, np.concatenate([supervised, consistency])[rows], rows)
+            study.correct += int((top_class(logits) == labels).sum())
+            study.labelled_errors.append(supervised)
+            study.frame_errors.append(consistency)
 
     @property
     def _ramp_steps(self) -> int:

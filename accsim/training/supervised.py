@@ -52,14 +52,15 @@ class SupervisedLearner(Learner):
         self.done += 1
         student, samples = self.student, len(batch.labels)
         descent = Descent(self.rule.optimizer, student, self.done, self.steps, self.seed)
-        correct = 0
+        correct, errors = 0, []
         for part in cuts(samples, self.turn(self.done).micro_batches):
             labels = batch.labels[part]
             record = student.executor.forward(
                 student.parameters, Map(batch.labelled[part], batch.exponent)
             )
             probabilities = loss.softmax(record.logits, loss.EXP2)
-            descent.add(record, loss.cross_entropy_error(probabilities, labels, samples), None)
+            errors.append(loss.cross_entropy_error(probabilities, labels, samples))
+            descent.add(record, errors[-1], None)
             correct += int((top_class(record.logits) == labels).sum())
         rate = descent.update()
         return Outcome(
@@ -67,7 +68,10 @@ class SupervisedLearner(Learner):
             learning_rate=rate,
             labelled_correct=correct,
             labelled_samples=samples,
+            labelled_error=loss.length(*errors),
+            frame_error=0.0,
             taught=np.zeros(0, bool),
+            classes=np.zeros(0, np.int64),
             skipped_frames=0,
             counters={"student": student.executor.tally.take()},
         )

@@ -117,6 +117,13 @@ def test_errors_of_probabilities_are_gradients(squared, rng):
     assert np.abs(logits.grad.numpy()).max() > 10 * 5 * 2e-3 / 12  # the tolerance is small
 
 
+def test_the_length_of_errors_is_exact():
+    """Squares beyond 64 bits: 3, 4 and 12 make 13."""
+    three, rest = np.array([[3 << 38]]), np.array([[4 << 38, 0], [0, -12 << 38]])
+    assert loss.length(three, rest) == 13 << 8
+    assert loss.length() == 0
+
+
 def test_logits_over_a_temperature():
     logits = np.array([[-5, 3, 2**24], [7, 0, -(2**24)]], np.int32)
     assert loss.scaled(logits, 640).tolist() == [[-13, 7, 2**24], [17, 0, -(2**24)]]

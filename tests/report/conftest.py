@@ -41,6 +41,8 @@ def run() -> Run:
             "learning_rate": [0.125] * 4,
             "labelled_correct": [8, 8, 16, 16],
             "labelled_samples": [32] * 4,
+            "labelled_error": [0.5, 0.25, 0.25, 0.125],
+            "frame_error": [0.0, 0.125, 0.25, 0.25],
             "accepted": [0, 24, 48, 96],
             "unlabelled_samples": [96] * 4,
             "backward_samples": [32, 56, 80, 128],
@@ -166,4 +168,16 @@ def run() -> Run:
         ],
         columns=["layer", "pass", "unit", "cycles"],
     )
-    return Run(result, Tables(steps, counters, layers, tensors, units, energy, path))
+    pseudo_labels = pd.DataFrame(
+        [
+            (2, "zero", 18),
+            (2, "one", 6),
+            (2, "two", 0),
+            (4, "zero", 72),
+            (4, "one", 36),
+            (4, "two", 36),
+        ],
+        columns=["step", "class", "accepted"],
+    )
+    tables = Tables(steps, counters, layers, tensors, units, energy, path, pseudo_labels)
+    return Run(result, tables)

@@ -39,6 +39,17 @@ def test_accepted_line_is_the_shares(ax, run):
     assert ax.lines[0].get_xydata().tolist() == [[1, 0], [2, 0.25], [3, 0.5], [4, 1]]
 
 
+def test_shares_of_classes_are_stacked_over_their_stretch(ax, run):
+    figures.plot_pseudo_labels(ax, tables.pseudo_label_shares(run.tables))
+    boxes = [bar.get_bbox().bounds for bar in ax.patches]  # left, bottom, width, height
+    assert boxes == [
+        (0, 0, 2, 0.75), (2, 0, 2, 0.5),
+        (0, 0.75, 2, 0.25), (2, 0.5, 2, 0.25),
+        (0, 1, 2, 0), (2, 0.75, 2, 0.25),
+    ]  # fmt: skip
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["zero"]
+
+
 def test_every_kind_of_frame_has_a_line(ax, run):
     figures.plot_accepted_by_kind(ax, tables.accepted_by_kind(run.tables))
     lines = {line.get_label(): line.get_ydata().tolist() for line in ax.lines}

@@ -11,6 +11,7 @@ from accsim.kernels import loss
 from accsim.numerics import Numerics
 from accsim.passes import Passes
 from accsim.schedule import AlternateTeacher, DeferredWriteback, LayerwiseEma
+from accsim.training.consistency import PseudoLabel
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
@@ -97,6 +98,28 @@ def test_a_self_taught_student_labels_by_its_own_pass_before_it_learns(
         assert outcome.passes == Passes(24, 40, backward, ema=False, own_labels=True)
     assert set(outcome.counters) == {"student"}
     assert outcome.teacher_changed == 0
+
+
+def test_errors_and_classes_are_those_of_the_lesson(network, dataset, follow, clock):
+    """One step from the start, in plain floats from the logits of copies."""
+    rule = MeanTeacher(confidence_threshold=0.4, consistency=PseudoLabel(), ramp_share=0.0)
+    learner = rule.start(network, Numerics(), follow, 10, seed=4)
+    (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
+    teacher, student = deepcopy(learner), deepcopy(learner.student)
+    labels = teacher.executor.forward(teacher.seen, Map(batch.teacher_view, -5)).logits / 4096
+    images = np.concatenate([batch.labelled, batch.student_view])
+    logits = student.executor.forward(student.parameters, Map(images, -5)).logits / 4096
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    outcome = learner.step(batch)
+    assert outcome.classes.tolist() == labels.argmax(1).tolist()
+    sure = outcome.taught
+    assert outcome.pseudo_labels(3).tolist() == [
+        (labels.argmax(1)[sure] == c).sum() for c in range(3)
+    ]
+    far = (p[:16] - np.eye(3)[batch.labels]) / 16
+    assert outcome.labelled_error == pytest.approx(np.linalg.norm(far), rel=0.01)
+    far = 0.3 * (p[16:] - np.eye(3)[labels.argmax(1)])[sure] / 24
+    assert outcome.frame_error == pytest.approx(np.linalg.norm(far), rel=0.01)
 
 
 @pytest.mark.parametrize("rule", [MeanTeacher(), SelfTaught()])

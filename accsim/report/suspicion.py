@@ -1,0 +1,43 @@
+"""What in a run's tables looks like an error that nothing else would tell.
+
+Such errors went unseen for years in published code: a student that was compared with itself, so
+that its frames taught nothing, and averages in words too short to move.
+"""
+
+from accsim.report.tables import Tables, pseudo_label_shares
+
+LEAST_SAMPLES = 10  # accepted, for each class, before their shares say anything
+
+
+def suspicions(tables: Tables) -> list[str]:
+    """One sentence for each; none for a run that looks sound."""
+    found = []
+    steps = tables.steps
+    if steps["accepted"].any() and not steps["frame_error"].any():
+        found.append(
+            f"{steps['accepted'].sum():,} unlabelled samples were accepted, but none gave the "
+            "student an error: they taught nothing"
+        )
+    if steps["teacher_accuracy"].notna().any() and not steps["teacher_changed"].any():
+        found.append("no word of the teacher ever moved: it is still its random start")
+    return found + _collapse(tables)
+
+
+def _collapse(tables: Tables) -> list[str]:
+    """The last stretch in which one class took more than half of what it had no claim to.
+
+    Of C classes an even share is 1/C; the bound is half-way from there to all.
+    """
+    labels = tables.pseudo_labels
+    classes = labels["class"].nunique()
+    accepted = labels.groupby("step")["accepted"].sum()
+    enough = accepted.index[accepted >= LEAST_SAMPLES * classes]
+    shares = pseudo_label_shares(tables)
+    beyond = shares[shares["step"].isin(enough) & (shares["share"] > (1 + 1 / classes) / 2)]
+    if beyond.empty:
+        return []
+    last = beyond.iloc[-1]
+    return [
+        f"the labels have collapsed: {last['share']:.1%} of the {accepted[last['step']]:,} samples "
+        f"accepted up to step {last['step']:,} were labelled {last['class']}"
+    ]
