@@ -60,12 +60,18 @@ class Workload:
                     f"micro_batches of the schedule must be at most the "
                     f"{self.data.labelled_per_batch} labelled images of a batch, not {parts}"
                 )
-            batches = self.schedule.turn(1).labels
-            frames = batches * self.data.unlabelled_per_batch
-            if frames > self.data.buffer_frames:
+            images, frames = self.data.labelled_per_batch, self.data.unlabelled_per_batch
+            if not frames and self.algorithm.largest_passes(images, frames).ema:
                 raise ValueError(
-                    f"buffer_frames must be at least the {frames} frames of the {batches} batches "
-                    f"that the teacher labels at once, not {self.data.buffer_frames}"
+                    f"unlabelled_per_batch must be at least 1 for {type(self.algorithm).__name__}, "
+                    f"whose teacher labels frames, not 0"
+                )
+            batches = self.schedule.turn(1).labels
+            if batches * frames > self.data.buffer_frames:
+                raise ValueError(
+                    f"buffer_frames must be at least the {batches * frames} frames of the "
+                    f"{batches} batches that the teacher labels at once, "
+                    f"not {self.data.buffer_frames}"
                 )
         for name, least in (("steps", 1), ("seed", 0), ("evaluate_every", 1)):
             value = getattr(self, name)

@@ -24,6 +24,7 @@ from accsim.schedule import (
     FusedUpdate,
     GradientAccumulation,
     LayerwiseEma,
+    OverlappedEma,
     SeparateEma,
     TeacherAhead,
 )
@@ -246,6 +247,8 @@ def test_schedules_move_the_bytes_of_the_hand_count(workload, dataset):
         FusedUpdate(),
         GradientAccumulation(FusedUpdate(), micro_batches=3),
         GradientAccumulation(DeferredWriteback(every=2), micro_batches=8),
+        AlternateTeacher(GradientAccumulation(OverlappedEma()), every=2, queue=True),
+        TeacherAhead(AlternateTeacher(FusedUpdate(), every=2, queue=True)),
     ],
     ids=told,
 )
@@ -265,6 +268,13 @@ def test_frames_that_a_resting_teacher_skips_are_dropped(workload, dataset):
     assert result.summary["cost"]["frames_dropped"] == 3 * 8
     assert result.tables.steps["unlabelled_samples"].tolist() == [8, 0, 8, 0, 8, 0]
     assert all(book["closed"] for book in result.summary["ledgers"].values())
+
+
+def test_a_teacher_without_frames_is_refused(workload):
+    none = replace(workload.data, unlabelled_per_batch=0)
+    with pytest.raises(ValueError, match="at least 1 for MeanTeacher, whose teacher labels frames"):
+        replace(workload, data=none)
+    assert replace(workload, data=none, algorithm=Supervised()).data == none
 
 
 def test_a_queue_loses_no_frame_and_reads_its_teacher_once_a_round(workload, dataset):
