@@ -61,7 +61,7 @@ class Workload:
                     f"{self.data.labelled_per_batch} labelled images of a batch, not {parts}"
                 )
             images, frames = self.data.labelled_per_batch, self.data.unlabelled_per_batch
-            if not frames and self.algorithm.largest_passes(images, frames).ema:
+            if not frames and self.algorithm.largest_passes(images, 1).teacher_forward:
                 raise ValueError(
                     f"unlabelled_per_batch must be at least 1 for {type(self.algorithm).__name__}, "
                     f"whose teacher labels frames, not 0"

@@ -31,6 +31,7 @@ from accsim.schedule import (
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.self_taught import SelfTaught
 from accsim.training.supervised import Supervised
+from accsim.training.weight_average import Equal, WeightAverage
 from accsim.workload import WorkloadError, read_workload
 
 
@@ -274,7 +275,8 @@ def test_a_teacher_without_frames_is_refused(workload):
     none = replace(workload.data, unlabelled_per_batch=0)
     with pytest.raises(ValueError, match="at least 1 for MeanTeacher, whose teacher labels frames"):
         replace(workload, data=none)
-    assert replace(workload, data=none, algorithm=Supervised()).data == none
+    for rule in (Supervised(), WeightAverage()):
+        assert replace(workload, data=none, algorithm=rule).data == none
 
 
 def test_a_queue_loses_no_frame_and_reads_its_teacher_once_a_round(workload, dataset):
@@ -343,6 +345,22 @@ def test_a_rejected_batch_costs_its_labels_alone(schedule, workload, dataset):
     words = 2 * workload.network.parameters
     assert added.loc["teacher", "read_bytes"] == 3 * words
     assert added.loc["weights", "read_bytes"] == formed_anew * words
+
+
+@pytest.mark.parametrize("schedule", [SeparateEma(), FusedUpdate(), LayerwiseEma()], ids=told)
+def test_an_average_costs_its_own_words_where_it_moves(schedule, workload, dataset):
+    """In 3 or 1 of 6 steps; 3 words of 2 bytes a parameter each, or 2 in the pass of the update."""
+    rule = WeightAverage(averaging=Equal(first_share=0.5, every=1))
+    gap = WeightAverage(averaging=Equal(first_share=0.5, every=3))
+    bytes_moved = []
+    for chosen in (rule, gap, Supervised()):
+        result = simulate(replace(workload, algorithm=chosen, schedule=schedule), dataset)
+        assert all(book["closed"] for book in result.summary["ledgers"].values())
+        cost = result.summary["cost"]
+        bytes_moved.append(cost["ddr_read_bytes"] + cost["ddr_write_bytes"])
+    words = 2 if isinstance(schedule, FusedUpdate) else 3
+    each = words * 2 * workload.network.parameters
+    assert [moved - bytes_moved[2] for moved in bytes_moved] == [3 * each, each, 0]
 
 
 def test_a_student_that_labels_itself_stores_no_teacher(workload, dataset):

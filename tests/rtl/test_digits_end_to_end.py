@@ -163,7 +163,11 @@ def state(learner):
     """Everything that a step leaves behind, by name."""
     student = learner.student
     tensors = {"registers": student.executor.registers.states}
-    stores = {"master": student.parameters, "momentum": student.momenta, "teacher": learner.stored}
+    stores = {
+        "master": student.parameters,
+        "momentum": student.momenta,
+        "teacher": learner.average.stored,
+    }
     for kind, store in stores.items():
         for name, tensor in store.items():
             tensors[f"{kind}/{name}"] = tensor.values

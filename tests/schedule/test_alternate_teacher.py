@@ -100,7 +100,9 @@ def test_the_teacher_that_labels_averages_the_last_students_of_the_rounds_before
     schedule = AlternateTeacher(SeparateEma(), every=every)
     rule = MeanTeacher(teacher_shift=2, confidence_threshold=0.0)
     learner = rule.start(network, nearest, schedule.turn, steps, seed=1)
-    teacher = {name: stored.values.ravel().tolist() for name, stored in learner.stored.items()}
+    teacher = {
+        name: stored.values.ravel().tolist() for name, stored in learner.average.stored.items()
+    }
     for step, batch in enumerate(batches(steps), 1):
         labels = step % every == 1
         alone = SupervisedLearner(
@@ -122,7 +124,7 @@ def test_the_teacher_that_labels_averages_the_last_students_of_the_rounds_before
                 teacher[name] = averaged(np.array(teacher[name]), student.values, shift)
         assert (outcome.teacher_changed > 0) is (step % every == 0)
         for name, expected in teacher.items():
-            assert learner.seen[name].values.ravel().tolist() == expected, (step, name)
+            assert learner.average.seen[name].values.ravel().tolist() == expected, (step, name)
 
 
 def test_a_queue_is_labelled_in_the_first_step_of_each_round():
@@ -204,7 +206,9 @@ def test_a_queue_is_labelled_by_the_teacher_of_the_rounds_first_step(network, ne
     schedule = AlternateTeacher(SeparateEma(), every=every, queue=True)
     rule = MeanTeacher(teacher_shift=2, confidence_threshold=0.6)
     learner = rule.start(network, nearest, schedule.turn, steps, seed=1)
-    teacher = {name: stored.values.ravel().tolist() for name, stored in learner.stored.items()}
+    teacher = {
+        name: stored.values.ravel().tolist() for name, stored in learner.average.stored.items()
+    }
     rng = np.random.default_rng(5)
     taught = []
     for step in range(1, steps + 1):
@@ -214,7 +218,11 @@ def test_a_queue_is_labelled_by_the_teacher_of_the_rounds_first_step(network, ne
         if turn:
             teacher_view = teacher_view[:0]
         else:
-            queue = deepcopy(learner.executor).forward(learner.seen, Map(teacher_view, -6)).logits
+            queue = (
+                deepcopy(learner.executor)
+                .forward(learner.average.seen, Map(teacher_view, -6))
+                .logits
+            )
         batch = Batch(labelled, rng.integers(0, 3, 4), student_view, teacher_view, -6, 6 * step, 0)
         logits = queue[6 * turn : 6 * turn + 6]
         twin = deepcopy(learner)
@@ -238,7 +246,7 @@ def test_a_queue_is_labelled_by_the_teacher_of_the_rounds_first_step(network, ne
             for name, student in learner.student.parameters.items():
                 teacher[name] = averaged(np.array(teacher[name]), student.values, shift)
         for name, expected in teacher.items():
-            assert learner.seen[name].values.ravel().tolist() == expected, (step, name)
+            assert learner.average.seen[name].values.ravel().tolist() == expected, (step, name)
     assert 0 < sum(taught) < len(taught)
 
 

@@ -70,13 +70,13 @@ def test_the_next_step_sees_the_average_of_the_updated_student(network, batches,
     rule = MeanTeacher(teacher_shift=3, confidence_threshold=0.0)
     learner = rule.start(network, nearest, FusedUpdate().turn, 10, seed=1)
     for step, batch in enumerate(batches(5), 1):
-        before = {name: stored.values.copy() for name, stored in learner.stored.items()}
+        before = {name: stored.values.copy() for name, stored in learner.average.stored.items()}
         learner.step(batch)
         shift = min(3, step.bit_length())
         for name, student in learner.student.parameters.items():
             expected = averaged(before[name], student.values, shift)
-            assert learner.seen[name].values.ravel().tolist() == expected, name
-            assert learner.stored[name].values.ravel().tolist() == expected, name
+            assert learner.average.seen[name].values.ravel().tolist() == expected, name
+            assert learner.average.stored[name].values.ravel().tolist() == expected, name
 
 
 def test_values_are_bit_equal_to_a_separate_average(network, batches):
@@ -87,8 +87,8 @@ def test_values_are_bit_equal_to_a_separate_average(network, batches):
     for batch in batches(4):
         one, other = (learner.step(batch) for learner in learners)
         assert one.passes == other.passes
-    for name, stored in learners[0].stored.items():
-        assert np.array_equal(stored.values, learners[1].stored[name].values)
+    for name, stored in learners[0].average.stored.items():
+        assert np.array_equal(stored.values, learners[1].average.stored[name].values)
         student, twin = (learner.student.parameters[name] for learner in learners)
         assert np.array_equal(student.values, twin.values)
 

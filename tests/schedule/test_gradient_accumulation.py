@@ -212,7 +212,9 @@ def test_a_step_is_one_update_by_the_exact_sum_of_its_micro_batches(
     teacher = rule.start(network, nearest, SeparateEma().turn, 10, seed=1)
     for step, batch in enumerate(batches(4), 1):
         views = Map(batch.teacher_view, batch.exponent)
-        labels = teacher.executor.forward(learner.seen, views).logits  # one pass for all frames
+        labels = teacher.executor.forward(
+            learner.average.seen, views
+        ).logits  # one pass for all frames
         sure = loss.softmax(labels, loss.EXP2).max(axis=1) > round(0.4 * 2**15)
         sums, ran = {}, []
         for own, frames in zip(cuts(4, parts), cuts(6, parts), strict=True):

@@ -104,14 +104,16 @@ def test_the_next_step_sees_the_average_of_the_updated_student(network, batches,
     learner = rule.start(network, nearest, OverlappedEma().turn, 10, seed=1)
     twin = rule.start(network, nearest, SeparateEma().turn, 10, seed=1)
     for step, batch in enumerate(batches(5), 1):
-        before = {name: stored.values.copy() for name, stored in learner.stored.items()}
+        before = {name: stored.values.copy() for name, stored in learner.average.stored.items()}
         learner.step(batch)
         twin.step(batch)
         shift = min(3, step.bit_length())
         for name, student in learner.student.parameters.items():
             expected = averaged(before[name], student.values, shift)
-            assert learner.seen[name].values.ravel().tolist() == expected, name
-            assert np.array_equal(learner.stored[name].values, twin.stored[name].values), name
+            assert learner.average.seen[name].values.ravel().tolist() == expected, name
+            assert np.array_equal(
+                learner.average.stored[name].values, twin.average.stored[name].values
+            ), name
 
 
 def test_every_step_blends_once_and_stores():

@@ -140,14 +140,16 @@ def test_the_student_learns_from_labels_of_the_step_before(network, batches, nea
     learner = rule.start(network, nearest, TeacherAhead(SeparateEma()).turn, steps, seed=1)
     twin = new_student(network, nearest, 1)
     labeller = rule.start(network, nearest, SeparateEma().turn, steps, seed=1)
-    teacher = {name: stored.values.ravel().tolist() for name, stored in learner.stored.items()}
+    teacher = {
+        name: stored.values.ravel().tolist() for name, stored in learner.average.stored.items()
+    }
     waiting = None
     taught = set()
     for step, batch in enumerate(batches(steps), 1):
         for name, words in teacher.items():  # of step - 1 updates
-            assert learner.seen[name].values.ravel().tolist() == words, (step, name)
+            assert learner.average.seen[name].values.ravel().tolist() == words, (step, name)
         views = Map(batch.teacher_view, batch.exponent)
-        labels = labeller.executor.forward(learner.seen, views).logits
+        labels = labeller.executor.forward(learner.average.seen, views).logits
         sure = loss.softmax(labels, loss.EXP2).max(axis=1) > round(0.5 * 2**15)
         frames, logits, accepted = waiting or (batch.student_view[:0], labels[:0], sure[:0])
         waiting = batch.student_view, labels, sure

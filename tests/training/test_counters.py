@@ -44,7 +44,7 @@ def rows(counters):
 
 def test_every_map_gradient_and_stored_tensor_of_a_step_has_a_row(network, follow):
     learner = MeanTeacher(confidence_threshold=0.0).start(network, Numerics(), follow, 4, seed=3)
-    before = {name: stored.values.copy() for name, stored in learner.stored.items()}
+    before = {name: stored.values.copy() for name, stored in learner.average.stored.items()}
     outcome = learner.step(batch())
     student, teacher = (rows(outcome.counters[name]) for name in ("student", "teacher"))
     maps = {f"{node.name}.output" for node in network.nodes[:-1]}  # logits are never narrowed
@@ -56,7 +56,7 @@ def test_every_map_gradient_and_stored_tensor_of_a_step_has_a_row(network, follo
     for node in network.nodes[:-1]:
         assert student[f"{node.name}.output"]["words"] == 16 * node.output.size
         assert teacher[f"{node.name}.output"]["words"] == 6 * node.output.size
-    for name, tensor in learner.stored.items():
+    for name, tensor in learner.average.stored.items():
         assert teacher[name]["words"] == tensor.values.size
         assert teacher[name]["moved"] == (tensor.values != before[name]).sum()
     assert outcome.teacher_changed == (

@@ -14,13 +14,15 @@ from accsim.kernels.lfsr import draw
 from accsim.numerics import Numerics, Rounding, Scaling, WeightScaling
 from accsim.passes import Blend, Passes, Turn
 from accsim.training import parameters
+from accsim.training.average import EMA
 from accsim.training.base import Sgd
 from accsim.training.consistency import Divergence, ProbabilityDistance, PseudoLabel
 from accsim.training.fixed_network import Statistics
-from accsim.training.mean_teacher import EMA, MeanTeacher
+from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
 from accsim.training.supervised import Supervised
+from accsim.training.weight_average import Equal, Exponential, WeightAverage
 
 STREAM = SemiSupervisedStream(
     labels=60, labelled_per_batch=16, unlabelled_per_batch=24, translate=1, flip=False
@@ -63,6 +65,8 @@ def digest(learner):
         SelfTaught(
             confidence_threshold=0.0, consistency=ProbabilityDistance(), consistency_weight=20.0
         ),
+        WeightAverage(averaging=Exponential(4)),
+        WeightAverage(averaging=Equal(first_share=0.5, every=2), optimizer=Sgd(last_share=0.5)),
         SelfTaught(confidence_threshold=0.9, consistency=PseudoLabel(), consistency_weight=1.0),
     ],
     ids=[
@@ -74,6 +78,8 @@ def digest(learner):
         "sharpened",
         "hard",
         "pi model",
+        "average",
+        "swa",
         "pseudo-labels",
     ],
 )
@@ -210,7 +216,7 @@ def test_teacher_follows_the_schedule(every, network, dataset, clock):
     learner = rule.start(network, Numerics(), lambda step: Turn(blend(step)), steps, seed)
     name = "conv2.weight"
     index = list(learner.student.parameters).index(name)
-    stored = learner.stored[name].values.copy()
+    stored = learner.average.stored[name].values.copy()
     for step, batch in enumerate(STREAM.batches(dataset, clock, steps, seed), 1):
         learner.step(batch)
         seen = np.empty_like(stored)
@@ -226,16 +232,16 @@ def test_teacher_follows_the_schedule(every, network, dataset, clock):
             random_key(seed, EMA, step, index),
             seen.reshape(-1),
         )
-        assert np.array_equal(learner.seen[name].values, seen)
+        assert np.array_equal(learner.average.seen[name].values, seen)
         if blend(step).store:
             stored = seen
-        assert np.array_equal(learner.stored[name].values, stored)
+        assert np.array_equal(learner.average.stored[name].values, stored)
 
 
 def test_an_eight_bit_teacher_holds_eight_bits(network, dataset, follow, clock):
     numerics = Numerics(teacher_bits=8)
     learner, _, _ = train(MeanTeacher(), network, dataset, follow, clock, 4, numerics=numerics)
-    for stored in learner.stored.values():
+    for stored in learner.average.stored.values():
         assert not (stored.values & 255).any()
 
 
@@ -249,11 +255,13 @@ def test_a_narrow_teacher_freezes_where_a_wide_one_follows(
     """
     numerics = Numerics(teacher_bits=bits, teacher_rounding=Rounding.HALF_UP)
     learner = MeanTeacher(teacher_shift=7).start(network, numerics, follow, 1000, seed=4)
-    learner.done = learner.blends = 200  # the average has its full length
-    start = {name: stored.values.copy() for name, stored in learner.stored.items()}
+    learner.done = learner.average.moves = 200  # the average has its full length
+    start = {name: stored.values.copy() for name, stored in learner.average.stored.items()}
     outcomes = [learner.step(batch) for batch in STREAM.batches(dataset, clock, 5, seed=4)]
     changed = [outcome.teacher_changed for outcome in outcomes]
-    moved = any((stored.values != start[name]).any() for name, stored in learner.stored.items())
+    moved = any(
+        (stored.values != start[name]).any() for name, stored in learner.average.stored.items()
+    )
     assert moved is not freezes
     assert max(changed) == 0 if freezes else min(changed) > 0.5
     assert all(outcome.unmoved < 0.5 for outcome in outcomes)  # the student does move
@@ -270,12 +278,12 @@ def test_error_feedback_loses_no_step_of_a_narrow_teacher(network, dataset, cloc
         return Turn(Blend(2 - step % 2, step % 2 == 0))
 
     learner = MeanTeacher(teacher_shift=4).start(network, numerics, turn, 1000, seed=4)
-    learner.done = learner.blends = 200
-    kept = {name: stored.copy() for name, stored in learner.stored.items()}
+    learner.done = learner.average.moves = 200
+    kept = {name: stored.copy() for name, stored in learner.average.stored.items()}
     exact = {name: stored.values.astype(float).ravel() for name, stored in kept.items()}
     for step, batch in enumerate(STREAM.batches(dataset, clock, 12, seed=4), 201):
         learner.step(batch)
-        for name, stored in learner.stored.items():
+        for name, stored in learner.average.stored.items():
             if turn(step).blend.store:
                 student = learner.student.parameters[name].values.ravel()
                 exact[name] += (student - kept[name].values.ravel()) / 8
@@ -283,7 +291,7 @@ def test_error_feedback_loses_no_step_of_a_narrow_teacher(network, dataset, cloc
             else:
                 assert np.array_equal(stored.values, kept[name].values)
                 assert np.array_equal(stored.residual, kept[name].residual)
-    for name, stored in learner.stored.items():
+    for name, stored in learner.average.stored.items():
         whole = stored.values.ravel() + stored.residual * (256 / 2**15)
         # six stores, each of which rounds a residual to a part in 2**15 of the last bit, 256
         assert np.abs(whole - exact[name]).max() <= 6 * 256 / 2**15, name
@@ -306,11 +314,11 @@ def test_a_teacher_finer_than_its_student_is_the_exact_average(network, dataset,
     """By whole numbers: teacher += (16 student - teacher + 64) >> 7, from 20-bit words."""
     numerics = Numerics(teacher_bits=20, teacher_rounding=Rounding.HALF_UP)
     learner = MeanTeacher(teacher_shift=7).start(network, numerics, follow, 1000, seed=4)
-    learner.done = learner.blends = 200
+    learner.done = learner.average.moves = 200
     (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
-    before = {name: stored.values.tolist() for name, stored in learner.stored.items()}
+    before = {name: stored.values.tolist() for name, stored in learner.average.stored.items()}
     learner.step(batch)
-    for name, stored in learner.stored.items():
+    for name, stored in learner.average.stored.items():
         student = learner.student.parameters[name]
         assert stored.values.dtype == np.int32
         assert stored.frac_bits == student.frac_bits + 4
@@ -331,7 +339,7 @@ def test_the_narrowest_stores_keep_their_limits(bits, network, dataset, follow, 
     """Master, momentum and teacher of few bits: every word is a code of its format."""
     numerics = Numerics(master_bits=bits, momentum_bits=bits, teacher_bits=bits)
     learner, _, _ = train(MeanTeacher(), network, dataset, follow, clock, 3, numerics)
-    for tensors in (learner.student.parameters, learner.stored):
+    for tensors in (learner.student.parameters, learner.average.stored):
         assert all(np.abs(stored.values).max() <= limit(bits) for stored in tensors.values())
     assert all(
         np.abs(kept.values).max() <= limit(bits) for kept in learner.student.momenta.values()

@@ -24,7 +24,7 @@ STREAM = SemiSupervisedStream(
 def words(learner):
     """Every stored word of student and teacher."""
     tensors = [*learner.student.parameters.values(), *learner.student.momenta.values()]
-    tensors += [*learner.stored.values(), *learner.seen.values()]
+    tensors += [*learner.average.stored.values(), *learner.average.seen.values()]
     return [tensor.values.tobytes() for tensor in tensors]
 
 
@@ -77,8 +77,8 @@ def test_a_rejected_batch_takes_no_turn_of_the_schedule(network, dataset, clock)
         learner.step(batch)
     assert asked == [1, 2, 2, 2, 3]
     assert all(
-        np.array_equal(learner.seen[name].values, stored.values)
-        for name, stored in learner.stored.items()
+        np.array_equal(learner.average.seen[name].values, stored.values)
+        for name, stored in learner.average.stored.items()
     )
 
 
@@ -106,7 +106,9 @@ def test_errors_and_classes_are_those_of_the_lesson(network, dataset, follow, cl
     learner = rule.start(network, Numerics(), follow, 10, seed=4)
     (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
     teacher, student = deepcopy(learner), deepcopy(learner.student)
-    labels = teacher.executor.forward(teacher.seen, Map(batch.teacher_view, -5)).logits / 4096
+    labels = (
+        teacher.executor.forward(teacher.average.seen, Map(batch.teacher_view, -5)).logits / 4096
+    )
     images = np.concatenate([batch.labelled, batch.student_view])
     logits = student.executor.forward(student.parameters, Map(images, -5)).logits / 4096
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
