@@ -28,6 +28,7 @@ from accsim.schedule import (
     SeparateEma,
     TeacherAhead,
 )
+from accsim.training.float_learner import InFloat
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.self_taught import SelfTaught
 from accsim.training.supervised import Supervised
@@ -361,6 +362,20 @@ def test_an_average_costs_its_own_words_where_it_moves(schedule, workload, datas
     words = 2 if isinstance(schedule, FusedUpdate) else 3
     each = words * 2 * workload.network.parameters
     assert [moved - bytes_moved[2] for moved in bytes_moved] == [3 * each, each, 0]
+
+
+def test_a_rule_in_float_is_charged_as_in_fixed_point(workload, dataset):
+    """Every frame accepted: the same passes of the same machine, other values."""
+    rule = MeanTeacher(confidence_threshold=0.0)
+    fixed, real = (
+        simulate(replace(workload, algorithm=chosen), dataset) for chosen in (rule, InFloat(rule))
+    )
+    assert fixed.summary["cost"] == real.summary["cost"]
+    assert not real.summary["suspicions"]
+    assert real.tables.counters["class"].unique().tolist() == ["teacher"]
+    assert fixed.tables.steps["labelled_error"].tolist() != (
+        real.tables.steps["labelled_error"].tolist()
+    )
 
 
 def test_a_student_that_labels_itself_stores_no_teacher(workload, dataset):

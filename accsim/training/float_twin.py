@@ -34,6 +34,7 @@ class FloatTwin(nn.Module):
     def __init__(self, network: Network, dtype: torch.dtype = torch.float32, epsilon: float = 1e-5):
         super().__init__()
         self.network = network
+        self.share = 1.0  # of a batch in the running statistics: the first is the first average
         self.epsilon = epsilon  # of the batch norms; the fixed-point network has none
         self.tensors = nn.ParameterDict()
         for node in network.nodes:
@@ -66,6 +67,12 @@ class FloatTwin(nn.Module):
                 real = stored.values.astype(np.float64) * 2.0**-stored.frac_bits
                 self[name].copy_(torch.from_numpy(real))
 
+    def load_statistics(self, other: "FloatTwin") -> None:
+        """Take the running statistics of a network of the same layers."""
+        with torch.no_grad():
+            for name, buffer in other.named_buffers():
+                getattr(self, name).copy_(buffer)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, classes] of images [N, H, W, C]."""
         outputs: list[Tensor] = []
@@ -73,6 +80,7 @@ class FloatTwin(nn.Module):
         for node in self.network.nodes:
             inputs = [x if index == INPUT else outputs[index] for index in node.inputs]
             outputs.append(self._run(node, inputs))
+        self.share = 1 / 8 if self.training else self.share
         return outputs[-1].flatten(1)
 
     def _run(self, node, inputs: list[Tensor]) -> Tensor:
@@ -109,7 +117,7 @@ class FloatTwin(nn.Module):
         if node.layer.mean_only:
             mean = x.mean((0, 2, 3)) if self.training else running
             if self.training:
-                running.lerp_(mean.detach(), 1 / 8)
+                running.lerp_(mean.detach(), self.share)
             return x + (shift - mean)[:, None, None]
         return functional.batch_norm(
             x,
@@ -118,7 +126,7 @@ class FloatTwin(nn.Module):
             self[f"{node.name}.scale"],
             shift,
             self.training,
-            momentum=1 / 8,
+            momentum=self.share,
             eps=self.epsilon,
         )
 

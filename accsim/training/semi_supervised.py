@@ -62,6 +62,19 @@ class SemiSupervised(Algorithm):
                 f"consistency must be a Consistency such as PseudoLabel(), not {self.consistency!r}"
             )
 
+    def weight(self, step: int, steps: int) -> int:
+        """Consistency weight of `step`, from 1, of `steps`: 16 fractional bits."""
+        full, ramp = round(self.consistency_weight * (1 << WEIGHT_BITS)), self._ramp(steps)
+        return full * step // ramp if step < ramp else full
+
+    def rejects(self, sure: np.ndarray, step: int, steps: int) -> bool:
+        """Whether too few frames are `sure`, bool[N], for the student to run at all."""
+        least = Fraction(self.least_accepted).limit_denominator(MOST_PARTS) * len(sure)
+        return step > self._ramp(steps) and int(sure.sum()) < least
+
+    def _ramp(self, steps: int) -> int:
+        return round(self.ramp_share * steps)
+
     def largest_passes(self, labelled, frames):
         ran = labelled + frames
         return Passes(frames, ran, ran, ema=not self.own_labels, own_labels=self.own_labels)
@@ -129,7 +142,7 @@ class SemiSupervisedLearner(Learner):
         skipped = len(batch.student_view) - len(lesson)
         if turn.ahead:
             lesson, self.lesson = self.lesson or lesson[:0], lesson
-        rejected = self._rejects(lesson)
+        rejected = self.rule.rejects(lesson.sure, self.done, self.steps)
         labelled, ran, sure = 0, 0, 0
         study = Study(Descent(self.rule.optimizer, self.student, self.done, self.steps, self.seed))
         rate = 0.0
@@ -176,14 +189,10 @@ class SemiSupervisedLearner(Learner):
         sure = loss.softmax(logits, loss.EXP2).max(axis=1) > threshold
         return Lesson(batch.student_view[: len(logits)], logits, sure)
 
-    def _rejects(self, lesson: Lesson) -> bool:
-        """Whether too few of its frames are sure for the student to run at all."""
-        least = Fraction(self.rule.least_accepted).limit_denominator(MOST_PARTS) * len(lesson)
-        return self.done > self._ramp_steps and int(lesson.sure.sum()) < least
-
     def _learn(self, study: Study, batch: Batch, lesson: Lesson, parts: int) -> None:
         """Forward and backward passes of the student's step."""
         student, labelled = self.student, len(batch.labels)
+        weight = self.rule.weight(self.done, self.steps)
         for own, part in zip(cuts(labelled, parts), cuts(len(lesson), parts), strict=True):
             labels, seen = batch.labels[own], lesson[part]
             images = np.concatenate([batch.labelled[own], seen.frames])
@@ -191,19 +200,10 @@ class SemiSupervisedLearner(Learner):
             logits, of_frames = np.split(record.logits, [len(labels)])
             supervised = loss.cross_entropy_error(loss.softmax(logits, loss.EXP2), labels, labelled)
             consistency = self.rule.consistency.error(
-                of_frames, seen.logits, seen.sure, self._weight(), len(lesson)
+                of_frames, seen.logits, seen.sure, weight, len(lesson)
             )
             rows = np.flatnonzero(np.concatenate([np.ones(len(labels), bool), seen.sure]))
             study.descent.add(record, np.concatenate([supervised, consistency])[rows], rows)
             study.correct += int((top_class(logits) == labels).sum())
             study.labelled_errors.append(supervised)
             study.frame_errors.append(consistency)
-
-    @property
-    def _ramp_steps(self) -> int:
-        return round(self.rule.ramp_share * self.steps)
-
-    def _weight(self) -> int:
-        """Consistency weight of this step, 16 fractional bits."""
-        full = round(self.rule.consistency_weight * (1 << WEIGHT_BITS))
-        return full * self.done // self._ramp_steps if self.done < self._ramp_steps else full

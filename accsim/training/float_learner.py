@@ -1,0 +1,212 @@
+"""A learning rule in torch's float32: what the same steps on the same images give without rounding.
+
+Needs the package's extra ``float`` (torch). Not the same bits on every machine.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from accsim.data.stream import Batch
+from accsim.kernels import update
+from accsim.kernels.fixed_point import random_key
+from accsim.passes import Blend, Passes, Turn
+from accsim.training import parameters
+from accsim.training.base import EVALUATION_BATCH, Algorithm, Learner, Outcome
+from accsim.training.consistency import (
+    Consistency,
+    Divergence,
+    LogitDistance,
+    ProbabilityDistance,
+    PseudoLabel,
+)
+from accsim.training.counters import Tally
+from accsim.training.fixed_network import Statistics
+from accsim.training.float_twin import FloatTwin
+from accsim.training.mean_teacher import MeanTeacher
+from accsim.training.self_taught import SelfTaught
+from accsim.training.semi_supervised import WEIGHT_BITS, SemiSupervised
+from accsim.training.supervised import STUDENT, Supervised
+from accsim.training.weight_average import Exponential, WeightAverage
+
+
+@final
+@dataclass(frozen=True)
+class InFloat(Algorithm):
+    """`rule` in float32, from the same start; its passes are charged as those of the fixed formats.
+
+    Batch norms differ in one thing from the fixed ones: a sample that is rejected has no error, but
+    takes its part in the gradient through the statistics of the batch. The schedule must label and
+    store in every step.
+    """
+
+    rule: Supervised | WeightAverage | MeanTeacher | SelfTaught = field(default_factory=MeanTeacher)
+
+    def __post_init__(self):
+        super().__post_init__()
+        rule = self.rule
+        if not isinstance(rule, Supervised | WeightAverage | MeanTeacher | SelfTaught):
+            raise ValueError(f"rule must be a learning rule such as MeanTeacher(), not {rule!r}")
+        if {self.evaluation_statistics, rule.evaluation_statistics} != {Statistics.RUNNING}:
+            raise ValueError("evaluation_statistics of a rule in float must be RUNNING")
+
+    def largest_passes(self, labelled, frames):
+        return self.rule.largest_passes(labelled, frames)
+
+    def start(self, network, numerics, turn, steps, seed):
+        if turn(1) != Turn(Blend(1, True)) or turn(1) != turn(2):
+            raise ValueError(
+                "schedule of a rule in float must label and store in every step, as SeparateEma"
+            )
+        student = FloatTwin(network)
+        student.load(parameters.initial(network, numerics, random_key(seed, STUDENT)))
+        return FloatLearner(self.rule, student, steps)
+
+
+@final
+class FloatLearner(Learner):
+    """Student, its momenta and, where the rule has one, the average."""
+
+    def __init__(self, rule, student: FloatTwin, steps: int):
+        self.rule, self.student, self.steps = rule, student, steps
+        self.done = self.moves = 0
+        self.momenta = {name: torch.zeros_like(p) for name, p in student.tensors.items()}
+        averages = isinstance(rule, MeanTeacher | WeightAverage)
+        self.average = deepcopy(student).requires_grad_(False) if averages else None
+
+    def step(self, batch):
+        self.done += 1
+        rule, labelled = self.rule, len(batch.labels)
+        lesson, taught = self._lesson(batch)
+        rejected = self.is_taught and rule.rejects(taught, self.done, self.steps)
+        rate, correct, errors, share = 0.0, 0, torch.zeros(0, 1), None
+        tallies = {"student": Tally()} | ({"teacher": Tally()} if self.average else {})
+        if not rejected:
+            logits, errors, gradients = self._backward(batch, lesson, taught)
+            correct = int((logits[:labelled].argmax(1).numpy() == batch.labels).sum())
+            rate = rule.optimizer.rate(self.done, self.steps) / (1 << update.RATE_BITS)
+            self._descend(gradients, rate)
+            share = self._share()
+            if share and self.average:
+                self._move(self.average, Fraction(share[0], 1 << share[1]), tallies["teacher"])
+        forward = 0 if rejected else labelled + len(taught)
+        return Outcome(
+            passes=Passes(
+                len(taught),
+                forward,
+                0 if rejected else labelled + int(taught.sum()),
+                ema=share is not None,
+                own_labels=self.is_taught and rule.own_labels,
+            ),
+            learning_rate=rate,
+            labelled_correct=correct,
+            labelled_samples=0 if rejected else labelled,
+            labelled_error=float(errors[:labelled].norm()),
+            frame_error=float(errors[labelled:].norm()),
+            taught=taught,
+            classes=lesson.argmax(1).numpy(),
+            skipped_frames=0,
+            counters={network: tally.take() for network, tally in tallies.items()},
+        )
+
+    def correct(self, images, labels):
+        counts = {}
+        for name, network in (("student", self.student), ("teacher", self.average)):
+            if network is None:
+                continue
+            if isinstance(self.rule, WeightAverage):
+                network.load_statistics(self.student)  # it has no forward pass of its own
+            network.eval()
+            counts[name] = 0
+            for first in range(0, len(labels), EVALUATION_BATCH):
+                part = slice(first, first + EVALUATION_BATCH)
+                with torch.no_grad():
+                    best = network(_real(images.values[part], images.exponent)).argmax(1)
+                counts[name] += int((best.numpy() == labels[part]).sum())
+        return counts
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether the rule learns from frames."""
+        return isinstance(self.rule, SemiSupervised)
+
+    def _lesson(self, batch: Batch) -> tuple[Tensor, np.ndarray]:
+        """Logits of the frames, and of which of them their labeller is sure."""
+        rule = self.rule
+        if not isinstance(rule, SemiSupervised) or not len(batch.teacher_view):
+            return torch.zeros(0, self.student.network.classes), np.zeros(0, bool)
+        labeller, view = self.average or self.student, _real(batch.teacher_view, batch.exponent)
+        with torch.no_grad():
+            logits = labeller.train()(view)
+            if isinstance(rule, MeanTeacher) and rule.teacher_statistics is Statistics.RUNNING:
+                logits = labeller.eval()(view)  # that of its batch has just moved them on
+        sure = torch.softmax(logits, 1).max(1).values > rule.confidence_threshold
+        return logits, sure.numpy()
+
+    def _backward(self, batch: Batch, lesson: Tensor, taught: np.ndarray):
+        """The student's logits, their error, and the gradient of every parameter."""
+        labelled, frames = len(batch.labels), len(taught)
+        images = np.concatenate([batch.labelled, batch.student_view[:frames]])
+        logits = self.student.train()(_real(images, batch.exponent))
+        loss = functional.cross_entropy(logits[:labelled], torch.from_numpy(batch.labels))
+        if frames:
+            each = consistency_loss(self.rule.consistency, logits[labelled:], lesson)
+            weight = self.rule.weight(self.done, self.steps) / (1 << WEIGHT_BITS)
+            loss = loss + weight * (each * torch.from_numpy(taught)).sum() / frames
+        errors, *gradients = torch.autograd.grad(loss, [logits, *self.student.parameters()])
+        return logits.detach(), errors, gradients
+
+    def _descend(self, gradients: list[Tensor], rate: float) -> None:
+        """One step of SGD with momentum, the rate inside the momentum."""
+        optimizer = self.rule.optimizer
+        with torch.no_grad():
+            for (name, parameter), gradient in zip(
+                self.student.tensors.items(), gradients, strict=True
+            ):
+                decay = optimizer.weight_decay if name.endswith("_weight") else 0.0
+                momentum = self.momenta[name]
+                momentum.mul_(optimizer.momentum).add_(gradient + decay * parameter, alpha=rate)
+                parameter.sub_(momentum)
+
+    def _share(self) -> tuple[int, int] | None:
+        """How far the average moves, ``numerator / 2**shift``; None: not at all."""
+        match self.rule:
+            case WeightAverage(averaging=averaging):
+                return averaging.share(self.done, self.steps, self.moves)
+            case MeanTeacher(teacher_shift=shift):
+                return Exponential(shift).share(self.done, self.steps, self.moves)
+        return None
+
+    def _move(self, network: FloatTwin, share: Fraction, tally: Tally) -> None:
+        """The average, so far nearer to the student."""
+        self.moves += 1
+        for name, average in network.tensors.items():
+            before = average.clone()
+            average.lerp_(self.student.tensors[name].detach(), float(share))
+            tally.add("teacher", name, average.numel(), moved=int((average != before).sum()))
+
+
+def consistency_loss(kind: Consistency, student: Tensor, labels: Tensor) -> Tensor:
+    """The loss whose gradient a `Consistency` is, of every sample: [N, classes] twice -> [N]."""
+    match kind:
+        case LogitDistance():
+            return (student - labels).square().mean(1)
+        case ProbabilityDistance():
+            return (torch.softmax(student, 1) - torch.softmax(labels, 1)).square().mean(1)
+        case Divergence(temperature=temperature):
+            target, log = torch.softmax(labels / temperature, 1), torch.log_softmax(student, 1)
+            return functional.kl_div(log, target, reduction="none").sum(1)
+        case PseudoLabel():
+            return functional.cross_entropy(student, labels.argmax(1), reduction="none")
+    raise TypeError(f"consistency must be one of accsim.training.consistency's, not {kind!r}")
+
+
+def _real(values: np.ndarray, exponent: int) -> Tensor:
+    """Integers times ``2**exponent``: float32[N, H, W, C]."""
+    return torch.from_numpy(values.astype(np.float32) * np.float32(2.0**exponent))
