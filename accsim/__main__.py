@@ -142,7 +142,7 @@ def compare_command(workload, steps, seed, out, data, quiet, schedules, seeds):
         with progress(chosen.steps * len(rivals) * seeds, quiet) as on_step:
             rows = compare(chosen, rivals, out, dataset, on_step, seeds)
     if not quiet:
-        console.print(compare_table(rows))
+        wide.print(compare_table(rows))
         for row in rows:
             click.echo(f"{row['schedule']}: {row['explanation']}")
     click.echo(out / "README.md")
@@ -234,6 +234,7 @@ def layers_command(workload, as_json):
     else:
         wide.print(layers.layers_table(found.rows))
         wide.print(layers.path_table(found))
+        wide.print(layers.memory_table(found.memory))
 
 
 @main.command("fit")

@@ -76,6 +76,7 @@ class Totals:
     padding_bytes: int  # of whole bursts beyond those
     on_chip_bytes: int  # that did not travel, because they stayed on chip
     macs: int
+    memory: pd.DataFrame = field(repr=False)  # a row a memory: the most that a kind of step takes
     dram_counts: dict[str, int] = field(repr=False)
     passes: pd.DataFrame = field(repr=False)  # a row a layer and pass
     tensors: pd.DataFrame = field(repr=False)  # a row a tensor and pass
@@ -248,6 +249,7 @@ class StepClock:
             padding_bytes=total(lambda timeline: timeline.padding_bytes),
             on_chip_bytes=total(lambda timeline: timeline.on_chip_bytes),
             macs=total(lambda timeline: timeline.array_macs),
+            memory=self._memory(charged),
             dram_counts=dict(dram_counts),
             passes=_sum(
                 [(kind.pass_table(), count) for kind, count in charged],
@@ -325,6 +327,12 @@ class StepClock:
         idle = [(unit, "idle", cycles) for unit in table["unit"].unique()]
         idle_table = pd.DataFrame(idle, columns=["unit", "cause", "cycles"])
         return _sum([(table, 1), (idle_table, 1)], ["unit", "cause"])
+
+    def _memory(self, charged) -> pd.DataFrame:
+        frames = [kind.timeline.memory() for kind, _ in charged]
+        if not frames:
+            return pd.DataFrame(columns=["memory"])
+        return pd.concat(frames).groupby("memory", sort=False, as_index=False).max()
 
     def _critical_path(self, charged) -> pd.DataFrame:
         frames = [(k.timeline.critical_path().drop(columns="layer"), n) for k, n in charged]

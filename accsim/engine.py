@@ -7,7 +7,7 @@ DDR channel.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from accsim.hardware.vector_unit import VectorUnit
 from accsim.ledger import TOTAL, Ledger
 from accsim.network import Network
 from accsim.passes import Passes
-from accsim.schedule.allocation import MEMORIES, Extent, extents
+from accsim.schedule.allocation import Extent, extents
 from accsim.schedule.program import Operation, macs_by_label
 from accsim.units import PS_PER_SECOND, ceil_div
 
@@ -100,45 +100,31 @@ class Timeline:
         moved = sum(self.dma_bursts.values()) * self.accelerator.dram.burst_bytes
         return moved - sum(self.dma_bytes.values())
 
-    @property
-    def peak_ddr_bytes(self) -> int:
-        """To the end of the last byte of DDR that a tensor of this step has."""
-        return self._extents()["ddr"].peak_bytes
+    def memory(self) -> pd.DataFrame:
+        """One row a memory, DDR first: bytes at its fullest, the least they could be, capacity.
 
-    @property
-    def least_ddr_bytes(self) -> int:
-        """The most that its tensors have at one time: no addresses reach less far."""
-        return self._extents()["ddr"].least_bytes
-
-    @property
-    def peak_on_chip_bytes(self) -> dict[str, int]:
-        """What each on-chip buffer holds at its fullest.
-
-        Of slots it is those held at one time, each as large as the largest tile in them; sums of
-        micro-batches lie beside those of the gradient buffer.
+        Of buffers with slots the peak is the slots that were held at one time, each as large as the
+        largest tile in them; sums of micro-batches lie beside those of the gradient buffer. Where
+        tensors have addresses it goes to the end of the last one, and `least_bytes`, the most that
+        they have at one time, is what no addresses undercut.
         """
-        found = self._extents()
-        peaks = {
-            name: slots * max(self._slot_bytes(name), default=0)
-            for name, slots in self.slots_held.items()
-        }
-        peaks["gradient"] += found["gradient"].least_bytes
-        return {**peaks, "resident": found["resident"].peak_bytes}
-
-    def _slot_bytes(self, name: str) -> Iterator[int]:
-        """What each operation that holds slots of buffer `name` puts into one."""
-        for record in self.records:
-            if any(name in (*tile.fills, *tile.opens) for tile in record.operation.tiles):
-                yield record.operation.slot_bytes[name]
-
-    def _extents(self) -> dict[str, Extent]:
-        events = (
+        operations = [record.operation for record in self.records]
+        found = extents(
             (taken, one)
-            for record in self.records
-            for taken, side in ((True, record.operation.takes), (False, record.operation.gives))
+            for operation in operations
+            for taken, side in ((True, operation.takes), (False, operation.gives))
             for one in side
         )
-        return {name: Extent(0, 0) for name in MEMORIES} | extents(events)
+        none = Extent(0, 0)
+        rows = [("ddr", *found.get("ddr", none), self.accelerator.dram.capacity_bytes)]
+        for name, buffer in self.accelerator.buffers.by_name.items():
+            peak_bytes, least_bytes = found.get(name, none)
+            if name in self.slots_held:
+                slots = [o.slot_bytes[name] for o in operations if o.holds_slot_of(name)]
+                peak_bytes = least_bytes + self.slots_held[name] * max(slots, default=0)
+                least_bytes = peak_bytes
+            rows.append((name, peak_bytes, least_bytes, buffer.capacity_bytes))
+        return pd.DataFrame(rows, columns=["memory", "peak_bytes", "least_bytes", "capacity_bytes"])
 
     def allocations(self) -> pd.DataFrame:
         """One row for all that an operation takes before it, or gives back after it, in order."""

@@ -53,6 +53,7 @@ class Layers:
     rows: list[Row]  # in the order of the schedule
     step_cycles: int
     critical_path: pd.DataFrame  # cycles by layer, pass and unit, in order of time
+    memory: pd.DataFrame  # bytes at the fullest, by memory
 
 
 def layers(workload: Workload) -> Layers:
@@ -66,6 +67,7 @@ def layers(workload: Workload) -> Layers:
         [row(operation, machine) for operation in operations],
         timeline.makespan_cycles,
         timeline.critical_path(),
+        timeline.memory(),
     )
 
 
@@ -129,6 +131,7 @@ def document(found: Layers) -> dict:
         },
         "step_cycles": found.step_cycles,
         "critical_path": found.critical_path.to_dict("records"),
+        "memory": found.memory.to_dict("records"),
     }
 
 
@@ -149,6 +152,16 @@ def path_table(found: Layers) -> Table:
     table.add_section()
     units = path.groupby("unit", sort=False, as_index=False)["cycles"].sum()
     add(units.assign(layer="whole step"))
+    return table
+
+
+def memory_table(memory: pd.DataFrame) -> Table:
+    """What a step takes of the DDR and of every on-chip buffer."""
+    table = Table(caption="Bytes of a step at the fullest; addresses need no less than is in use")
+    for heading in ("memory", "at most", "in use at one time", "capacity"):
+        table.add_column(heading, justify="left" if heading == "memory" else "right")
+    for name, *sizes in memory.itertuples(index=False):
+        table.add_row(name, *(f"{size:,}" for size in sizes))
     return table
 
 

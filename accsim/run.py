@@ -186,6 +186,7 @@ def compare(
                 "critical_path": pd.DataFrame(results[0].summary["critical_path"]),
                 "curves": [accuracy_curves(result.tables) for result in results],
                 **{key: round(costs[key].mean()) for key in WHOLE},
+                **{key: int(costs[key].max()) for key in PEAKS},
                 **{key: float(costs[key].mean()) for key in ("seconds", "joules")},
             }
         )
@@ -194,6 +195,7 @@ def compare(
 
 
 WHOLE = ("cycles", "ddr_read_bytes", "ddr_write_bytes", "frames_dropped")
+PEAKS = ("peak_ddr_bytes", "peak_on_chip_bytes")
 
 
 def _mean_and_spread(name: str, values: pd.Series) -> dict[str, float | None]:
@@ -342,6 +344,17 @@ def _told_kind(kind: Kind, often: int) -> dict[str, int]:
     }
 
 
+def _ring_buffer(workload: Workload) -> dict[str, Any]:
+    """The camera's frames in DDR, a byte a pixel and channel, beside the tensors of a step."""
+    stream = workload.data
+    frames = stream.buffer_frames if stream.deadline_ps is not None else 0
+    size = frames * workload.network.image.size
+    return {
+        "memory": "ring_buffer",
+        **dict.fromkeys(("peak_bytes", "least_bytes", "capacity_bytes"), size),
+    }
+
+
 def _counters(log: Sequence[tuple[int, str, Counters]]) -> pd.DataFrame:
     """One row a step, network and tensor; (step, network, counters of the step) in `log`."""
     lengths = [len(counted.tensors) for _, _, counted in log]
@@ -358,6 +371,8 @@ def _counters(log: Sequence[tuple[int, str, Counters]]) -> pd.DataFrame:
 def _summary(workload, dataset, accuracy, shifted, clock, totals, log) -> dict[str, Any]:
     accelerator = workload.accelerator
     last = log[-1]
+    memory = [_ring_buffer(workload), *totals.memory.to_dict("records")]
+    ring, in_ddr, *on_chip = (row["peak_bytes"] for row in memory)
     working_cycles = totals.cycles - totals.idle_ps // accelerator.period_ps
     return {
         "workload": describe(workload),
@@ -386,6 +401,8 @@ def _summary(workload, dataset, accuracy, shifted, clock, totals, log) -> dict[s
             "joules": clock.joules,
             "ddr_read_bytes": totals.ddr_read_bytes,
             "ddr_write_bytes": totals.ddr_write_bytes,
+            "peak_ddr_bytes": ring + in_ddr,
+            "peak_on_chip_bytes": sum(on_chip),
             "macs": totals.macs,
             "pe_utilization": totals.macs / (accelerator.pe_array.macs_per_cycle * working_cycles),
             "ddr_peak_bytes_per_second": accelerator.dram.peak_bytes_per_second,
@@ -393,6 +410,7 @@ def _summary(workload, dataset, accuracy, shifted, clock, totals, log) -> dict[s
             "frames_seen": last["frames_seen"],
             "frames_dropped": last["frames_dropped"],
         },
+        "memory": memory,
         "critical_path": totals.critical_path.to_dict("records"),
         "ledgers": {
             name: {

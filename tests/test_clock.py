@@ -120,10 +120,24 @@ def test_totals_are_the_sum_of_the_steps():
     assert joules(energy.left) == pytest.approx(totals.joules)
 
 
+def test_memory_is_the_most_that_any_charged_step_takes():
+    def memory(*charged):
+        watch = clock()
+        for passes in charged:
+            watch.charge(passes, 1)
+        return watch.totals().memory.set_index("memory")["peak_bytes"]
+
+    small = Passes(0, 9, 0, False)
+    assert (memory(FULL, small) == memory(FULL)).all()
+    assert memory(FULL)["ddr"] > memory(small)["ddr"]
+    assert memory(FULL)["gradient"] > memory(small)["gradient"] == 0
+
+
 def test_a_clock_that_charged_nothing_has_empty_tables():
     totals = clock().totals()
     assert totals.steps == totals.cycles == totals.joules == 0
     assert totals.passes.empty
+    assert totals.memory.empty
 
 
 def test_a_buffer_too_small_for_one_tile_is_found_before_time_starts():

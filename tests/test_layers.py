@@ -59,8 +59,13 @@ def test_json_and_table_show_the_same_passes(write_workload):
     }
     spent = sum(part["cycles"] for part in document["critical_path"])
     assert document["step_cycles"] - 1 < spent <= document["step_cycles"]
+    held = {row["memory"]: row for row in document["memory"]}
+    assert list(held) == ["ddr", "input", "weight", "output", "gradient", "resident"]
+    for row in held.values():
+        assert 0 < row["least_bytes"] <= row["peak_bytes"] <= row["capacity_bytes"]
     table = call(path)
     assert table.exit_code == 0
+    assert f"{held['ddr']['peak_bytes']:,}" in table.output
     assert f"Critical path of a step of {document['step_cycles']:,} cycles" in table.output
     assert table.output.count("conv2b") >= 5  # forward twice, backward twice, its update
     assert f"{forward[0]['cycles']:,}" in table.output

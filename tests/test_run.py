@@ -207,6 +207,20 @@ def test_the_critical_path_of_the_commonest_step_sums_to_it(workload, dataset, t
     assert (cycles == told["cycles"]).sum() == told["steps"] == cycles.value_counts().max()
 
 
+def test_the_memory_that_a_run_needs_is_its_ring_buffer_and_the_largest_step(
+    workload, dataset, tmp_path
+):
+    out = tmp_path / "report"
+    cost, rows = (run(workload, out, dataset).summary[name] for name in ("cost", "memory"))
+    held = {row["memory"]: row["peak_bytes"] for row in rows}
+    assert held["ring_buffer"] == 16 * 16 * 16 * 3  # 16 frames of 16x16 pixels
+    assert cost["peak_ddr_bytes"] == held.pop("ring_buffer") + held["ddr"]
+    assert cost["peak_on_chip_bytes"] == sum(held.values()) - held["ddr"]
+    stored = 3 * 2 * workload.network.parameters  # weights, momentum, teacher
+    assert held["ddr"] > stored + 16 * 16 * 3 * (8 + 16)  # images of both passes
+    assert f"| ddr | {held['ddr']:,} |" in (out / "README.md").read_text()
+
+
 def test_a_fast_camera_loses_frames(workload, dataset):
     fast = replace(workload, data=replace(workload.data, frames_per_second=10**6))
     assert simulate(fast, dataset).summary["cost"]["frames_dropped"] > 0

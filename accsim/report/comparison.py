@@ -21,6 +21,8 @@ KEYS = (
     "seconds",
     "ddr_read_bytes",
     "ddr_write_bytes",
+    "peak_ddr_bytes",
+    "peak_on_chip_bytes",
     "joules",
     "frames_dropped",
     "student_accuracy",
@@ -42,8 +44,8 @@ def compare_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     check_rows(rows)
     table = Table()
     table.add_column("schedule", overflow="fold")
-    heads = ("cycles", "seconds", "DDR read", "DDR written", "joules", "dropped")
-    for head in (*heads, "student", "teacher"):
+    heads = ("cycles", "seconds", "DDR read", "DDR written", "in DDR", "on chip", "joules")
+    for head in (*heads, "dropped", "student", "teacher"):
         table.add_column(head, justify="right")
     for row in rows:
         table.add_row(*told(row).values())
@@ -205,6 +207,8 @@ def told(row: Mapping[str, Any]) -> dict[str, str]:
         "seconds": f"{row['seconds']:,.3f}",
         "read": quantity(row["ddr_read_bytes"], "B"),
         "written": quantity(row["ddr_write_bytes"], "B"),
+        "in_ddr": quantity(row["peak_ddr_bytes"], "B"),
+        "on_chip": quantity(row["peak_on_chip_bytes"], "B"),
         "joules": f"{row['joules']:,.3f}",
         "dropped": f"{row['frames_dropped']:,}",
         "student": student,

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from accsim.dataflow.tile import Tensor
 from accsim.units import ceil_div
 
-MEMORIES = ("ddr", "resident", "gradient")  # the last: sums, beside the slots of that buffer
 PAGE_BYTES = 4096  # tensors in DDR begin on a page
 
 
@@ -32,7 +31,7 @@ class Life(NamedTuple):
 class Allocation:
     """Bytes of one memory that hold a tensor from operation `first` to `last`, both counted."""
 
-    memory: str  # one of MEMORIES
+    memory: str  # "ddr", "resident" or "gradient": the sums beside the slots of that buffer
     address: int  # in that memory
     tensor: Tensor
     size_bytes: int
@@ -144,8 +143,7 @@ def _held_up_by(used: Uses, allocations: Sequence[Allocation]) -> Iterator[Alloc
     yield from (one for one in used.reads if one.copy)
 
 
-@dataclass(frozen=True)
-class Extent:
+class Extent(NamedTuple):
     """How much of one memory a step takes."""
 
     peak_bytes: int  # to the end of the last byte that was ever taken

@@ -70,6 +70,10 @@ class Operation:
     def label(self) -> str:
         return f"{self.layer}/{self.pass_name}"
 
+    def holds_slot_of(self, buffer: str) -> bool:
+        """Whether any tile takes a slot of `buffer`."""
+        return any(buffer in (*tile.fills, *tile.opens) for tile in self.tiles)
+
 
 def macs_by_label(network: Network, passes: Passes) -> dict[str, int]:
     """Multiply-accumulates that `passes` take by ``layer/pass``, from the network's shapes alone.
@@ -843,9 +847,10 @@ class Program:
         arena = Arena(grain_bytes=PAGE_BYTES)
         placed: list[Allocation] = []
         for stores in (self._stores, self._residuals, self._exponents):
-            lives = [Life(tensor, tensor.size_bytes, 0, end) for tensor in stores.values()]
-            for life in lives:
-                placed += largest_first("ddr", [life], arena)
+            for (kind, _), tensor in stores.items():
+                if not (self.own_labels and kind == "teacher"):  # there is no teacher
+                    life = Life(tensor, tensor.size_bytes, 0, end)
+                    placed += largest_first("ddr", [life], arena)
         lives = [
             Life(tensor, tensor.size_bytes, *self._lingering(*span))
             for tensor, span in spans.items()

@@ -133,11 +133,26 @@ def run() -> Run:
             "joules": 2.0,
             "ddr_read_bytes": 150,
             "ddr_write_bytes": 46,
+            "peak_ddr_bytes": 70_000,
+            "peak_on_chip_bytes": 1_500,
             "macs": 30,
             "pe_utilization": 0.5,
             "frames_seen": 384,
             "frames_dropped": 16,
         },
+        "memory": [
+            {
+                "memory": name,
+                "peak_bytes": peak_bytes,
+                "least_bytes": least_bytes,
+                "capacity_bytes": capacity_bytes,
+            }
+            for name, peak_bytes, least_bytes, capacity_bytes in (
+                ("ring_buffer", 6_000, 6_000, 6_000),
+                ("ddr", 64_000, 61_440, 1_000_000),
+                ("input", 1_500, 1_500, 2_048),
+            )
+        ],
         "ledgers": {
             "ddr_bytes": {
                 "left": 196,

@@ -96,6 +96,12 @@ def test_the_page_tells_ledgers_sources_columns_and_choices(tmp_path, run):
     assert '"teacher_shift": 7' in page
 
 
+def test_the_page_tells_what_every_memory_held(tmp_path, run):
+    page = (write_report(tmp_path / "tiny", run.result, run.tables) / "README.md").read_text()
+    assert "| ring buffer | 6,000 | 6,000 | 6,000 |" in page
+    assert "| ddr | 64,000 | 61,440 | 1,000,000 |" in page
+
+
 def test_a_supervised_run_has_no_figure_of_accepted_samples(tmp_path, run):
     run.tables.steps[["accepted", "unlabelled_samples"]] = 0
     out = write_report(tmp_path / "tiny", run.result, run.tables)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_twin import MemoryFault, check_on_chip, check_transfers, meant
+from memory_twin import STORED, MemoryFault, check_on_chip, check_transfers, meant
 
 from accsim import engine
 from accsim.dataflow.output_stationary import OutputStationary
@@ -24,7 +24,9 @@ from accsim.schedule import (
     FusedUpdate,
     GradientAccumulation,
     LayerwiseEma,
+    OverlappedEma,
     SeparateEma,
+    TeacherAhead,
     program,
 )
 from accsim.schedule.allocation import Allocation, Arena, Life, Uses, follows, largest_first
@@ -33,13 +35,16 @@ from models import convnet, digits, mobilenet, resnet
 
 PAGE = 4096
 STEP = Passes(6, 9, 7, True)
-PARTS = Passes(6, 9, 7, True, ((5, 4), (4, 3)))
+PARTS = replace(STEP, micro_batches=((5, 4), (4, 3)))
 SCHEDULES = {
     "SeparateEma": (SeparateEma(), STEP),
     "LayerwiseEma": (LayerwiseEma(), STEP),
     "DeferredWriteback": (DeferredWriteback(2), STEP),
     "FusedUpdate": (FusedUpdate(), STEP),
     "GradientAccumulation": (GradientAccumulation(LayerwiseEma(), 2), PARTS),
+    "OverlappedEma": (OverlappedEma(), STEP),
+    "TeacherAhead": (TeacherAhead(LayerwiseEma()), replace(STEP, ahead=True)),
+    "queued labels": (LayerwiseEma(), replace(STEP, teacher_forward=9, queued=3)),
     "AlternateTeacher": (AlternateTeacher(SeparateEma()), replace(STEP, teacher_forward=0)),
 }
 NETWORKS = {
@@ -268,6 +273,38 @@ def test_a_map_that_comes_on_chip_over_one_in_use_is_found(follows):
         check_on_chip(operations, tiles)
 
 
+def test_without_waits_a_residual_network_would_lose_a_map():
+    operations = [replace(one, follows=()) for one in lowered("SeparateEma", NETWORKS["resnet"])]
+    with pytest.raises(MemoryFault, match="stage2a_conv1/output comes on chip over"):
+        check_on_chip(operations, heard(operations, SMALL)[2])
+
+
+def test_what_is_stored_lies_at_the_same_place_in_every_step():
+    def places(name):
+        made = lowered(name, NETWORKS["resnet"])
+        takes = (one for operation in made for one in operation.takes if not one.copy)
+        return {t.tensor.name: t.address for t in takes if t.tensor.kind in STORED}
+
+    expected = places("SeparateEma")
+    layers = [node for node in NETWORKS["resnet"].nodes if node.weights + node.vector_words]
+    assert len(expected) == 3 * len(layers)  # weights, momentum, teacher
+    assert all(places(name) == expected for name in SCHEDULES)
+
+
+def test_a_student_that_is_its_own_teacher_stores_none():
+    def end(own_labels):
+        passes = Passes(6, 9, 7, False, own_labels=own_labels)
+        made = SeparateEma().operations(
+            NETWORKS["digits"], Numerics(), SMALL, OutputStationary(), passes
+        )
+        takes = [one for operation in made for one in operation.takes if not one.copy]
+        return {one.tensor.kind for one in takes}, max(one.end for one in takes)
+
+    (kinds, alone), (others, taught) = end(True), end(False)
+    assert others - kinds == {"teacher"}
+    assert alone < taught
+
+
 # Every schedule
 
 
@@ -314,14 +351,18 @@ def test_the_peaks_are_those_of_the_trace_of_allocations(network, schedule, step
         total = sum(end - address for address, end, _ in held)
         sums[row.memory] = max(sums.get(row.memory, 0), total)
     assert not any(live.values())
-    assert timeline.peak_ddr_bytes == ends["ddr"]
-    assert timeline.least_ddr_bytes == sums["ddr"] <= ends["ddr"]
-    assert timeline.peak_on_chip_bytes["resident"] == ends["resident"] <= 40_000
+    memory = timeline.memory().set_index("memory")
+    for name in ("ddr", "resident"):
+        peak_bytes, least_bytes, capacity_bytes = memory.loc[name]
+        assert peak_bytes == ends[name] <= capacity_bytes
+        assert least_bytes == sums[name] <= peak_bytes
     assert ends.get("gradient", 0) <= SMALL.buffers.gradient.capacity_bytes
-    touched = [move.what.address + move.what.size_bytes for move in transfers]
-    assert max(touched) <= timeline.peak_ddr_bytes
+    touched = max(move.what.address + move.what.size_bytes for move in transfers)
+    assert touched <= ends["ddr"]
+    if schedule in ("SeparateEma", "FusedUpdate"):  # they touch all that they store
+        assert touched == ends["ddr"]
     pages = [-(-one.size_bytes // PAGE) for o in operations for one in o.takes if not one.copy]
-    assert timeline.peak_ddr_bytes < PAGE * sum(pages)  # what it would be without reuse
+    assert ends["ddr"] < PAGE * sum(pages)  # what it would be without reuse
 
 
 @every_step
@@ -349,8 +390,19 @@ def test_slots_are_held_as_a_replay_of_takes_and_gives_says(network, schedule, m
     timeline = engine.simulate(operations, SMALL)
     assert timeline.slots_held == {name: most.get(name, 0) for name in timeline.slots_held}
     assert not any(held.values())
-    for name, buffer in SMALL.buffers.by_name.items():
-        assert timeline.peak_on_chip_bytes[name] <= buffer.capacity_bytes
+    memory = timeline.memory().set_index("memory")
+    assert (memory["peak_bytes"] <= memory["capacity_bytes"]).all()
+    largest = {"input": 0, "output": 0}
+    for made in operations:
+        words = made.pass_name in ("update", "ema", "accumulate")  # which stream parameters too
+        for tile in made.tiles:
+            loads = [t for t in tile.loads if t.buffer == "input"]
+            for name, moved in (("input", loads), ("output", tile.stores)):
+                streams = [t.size_bytes for t in moved if words or t.tensor.kind not in STORED]
+                if name in (*tile.fills, *tile.opens):
+                    largest[name] = max(largest[name], sum(streams))
+    for name, size in largest.items():
+        assert timeline.slots_held[name] * size <= memory.loc[name, "peak_bytes"]
 
 
 @pytest.mark.parametrize("seed", range(16))
