@@ -33,7 +33,10 @@ KEYS = (
 TOTALS = (
     figures.plot_compared_seconds,
     figures.plot_compared_joules,
-    figures.plot_compared_spread,
+    figures.plot_compared_last,
+    figures.plot_compared_ddr,
+    figures.plot_compared_on_chip,
+    figures.plot_compared_equal,
 )
 CURVES = (figures.plot_compared_over_time, figures.plot_compared_over_energy)
 PLACES = {"simulated_seconds": "accuracy_at_equal_seconds", "joules": "accuracy_at_equal_joules"}
@@ -82,7 +85,7 @@ def write_comparison(
         write_csv(folder / "compare.csv", pd.DataFrame(plain))
         write_csv(folder / "compare_bytes.csv", differences)
         for name, data, panels, shape in (
-            ("totals", totals(plain), TOTALS, {}),
+            ("totals", totals(plain), TOTALS, {"rows": 2}),
             ("cycles", waited_cycles(rows), (figures.plot_compared_cycles,), {}),
             ("ddr_traffic", traffic(rows), (figures.plot_compared_bytes,), {}),
             ("accuracy", mean_curves(rows), CURVES, {"legend_below": True}),
@@ -159,12 +162,17 @@ def _best(curve: pd.DataFrame) -> pd.DataFrame:
 
 
 def totals(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """What a run of every schedule took, and the accuracy of its teacher, or of its student."""
+    """What a run of every schedule took, and the accuracy of its teacher, or of its student.
+
+    The rows hold `KEYS`, and what `equal_accuracies` found.
+    """
     table = pd.DataFrame(rows)
     for name in ("accuracy", "accuracy_std"):
         teacher, student = (table[f"{network}_{name}"] for network in ("teacher", "student"))
         table[name] = teacher.astype("float64").where(table["teacher_accuracy"].notna(), student)
-    return table[["schedule", "seconds", "joules", "accuracy", "accuracy_std"]]
+    costs = ["seconds", "joules", "peak_ddr_bytes", "peak_on_chip_bytes"]
+    accuracies = [f"{name}{end}" for name in ("accuracy", *PLACES.values()) for end in ("", "_std")]
+    return table[["schedule", *costs, *accuracies]]
 
 
 def mean_curves(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

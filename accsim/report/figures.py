@@ -200,14 +200,30 @@ def plot_compared_joules(ax: Axes, rows: pd.DataFrame) -> None:
     ax.xaxis.set_major_formatter(EngFormatter("J"))
 
 
-def plot_compared_spread(ax: Axes, rows: pd.DataFrame) -> None:
+def plot_compared_ddr(ax: Axes, rows: pd.DataFrame) -> None:
+    """Bars of the bytes of DDR that a run takes at its fullest; bars are schedules."""
+    plot_bars(ax, rows, "peak_ddr_bytes", "C2")
+    ax.set(xlabel="DDR taken, at most")
+    ax.xaxis.set_major_formatter(EngFormatter("B"))
+
+
+def plot_compared_on_chip(ax: Axes, rows: pd.DataFrame) -> None:
+    """Bars of the on-chip bytes that a run takes at its fullest; bars are schedules."""
+    plot_bars(ax, rows, "peak_on_chip_bytes", "C4")
+    ax.set(xlabel="buffers taken, at most")
+    ax.xaxis.set_major_formatter(EngFormatter("B"))
+
+
+def plot_compared_last(ax: Axes, rows: pd.DataFrame) -> None:
     """Points of the final test accuracy with its spread over the seeds; rows are schedules."""
-    spread = rows["accuracy_std"].astype("float64").fillna(0.0)
-    ax.errorbar(rows["accuracy"], range(len(rows)), xerr=spread, fmt="o", color="C3", capsize=3)
+    plot_points(ax, rows, "accuracy")
     ax.set(xlabel="test accuracy")
-    ax.tick_params(axis="y", length=0)
-    ax.xaxis.set_major_locator(MaxNLocator(3))
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_compared_equal(ax: Axes, rows: pd.DataFrame) -> None:
+    """The same when the run that ends first has ended."""
+    plot_points(ax, rows, "accuracy_at_equal_seconds")
+    ax.set(xlabel="accuracy at equal time")
 
 
 def plot_compared_cycles(ax: Axes, cycles: pd.DataFrame) -> None:
@@ -266,6 +282,15 @@ def plot_bars(ax: Axes, rows: pd.DataFrame, length: str, color: str) -> None:
     ax.barh(range(len(rows)), rows[length], height=0.7, color=color)
     name_bars(ax, rows["schedule"])
     ax.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def plot_points(ax: Axes, rows: pd.DataFrame, measure: str) -> None:
+    """Points of column `measure` with bars of its ``_std``, a schedule each, top to bottom."""
+    spread = rows[f"{measure}_std"].astype("float64").fillna(0.0)
+    ax.errorbar(rows[measure], range(len(rows)), xerr=spread, fmt="o", color="C3", capsize=3)
+    name_bars(ax, rows["schedule"])
+    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def name_bars(ax: Axes, names: Iterable[object]) -> None:

@@ -168,7 +168,8 @@ def test_rows_that_cannot_be_compared_are_refused(rows, tmp_path):
 def test_totals_are_of_the_teacher_and_where_there_is_none_of_the_student(rows):
     taught = {**rows[0], "teacher_accuracy": 0.5, "teacher_accuracy_std": 0.125}
     spread = {**rows[1], "student_accuracy_std": 0.25}
-    found = totals([taught, spread])
+    both = [taught, spread]
+    found = totals([row | equal for row, equal in zip(both, equal_accuracies(both), strict=True)])
     assert found["accuracy"].tolist() == [0.5, 0.75]
     assert found["accuracy_std"].tolist() == [0.125, 0.25]
     assert found["joules"].tolist() == [2.0, 2.0]

@@ -129,7 +129,7 @@ def test_schedules_stand_side_by_side_in_their_order():
     )
     energy, accuracy = Figure().subplots(1, 2, sharey=True)
     figures.plot_compared_joules(energy, rows)
-    figures.plot_compared_spread(accuracy, rows)
+    figures.plot_compared_last(accuracy, rows)
     assert [bar.get_width() for bar in energy.patches] == [3.0, 2.0]
     assert [tick.get_text() for tick in energy.get_yticklabels()] == [
         "SeparateEma",
