@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from accsim.data.augmentation import Strong
+from accsim.data.augmentation import Blending, Mixup, Strong
 from accsim.data.base import Dataset
 from accsim.data.disturbance import Disturbance, FrameKind
 from accsim.data.pool import draw_labelled, frame_pool, in_random_order, noisy
@@ -17,7 +17,7 @@ from accsim.kernels.fixed_point import random_key
 from accsim.units import PS_PER_SECOND, ceil_div
 
 LABEL_DRAW, REPLAY, FRAMES, LABELLED_VIEW, STUDENT_VIEW, TEACHER_VIEW = range(10, 16)  # key labels
-LABEL_NOISE, FRAME_DRAW, DISTURBANCES = range(16, 19)
+LABEL_NOISE, FRAME_DRAW, DISTURBANCES, MIXUP = range(16, 20)
 
 
 class Clock(Protocol):
@@ -49,6 +49,7 @@ class Batch:
     kinds: np.ndarray | None = None  # int8[N] of the frames, FrameKind; None: all are clean
     arrived_ps: np.ndarray | None = None  # int64[N] of the frames; None: no camera
     frames_waiting: int = 0  # in the ring buffer as the step begins, its own included
+    blending: Blending | None = None  # of the student's view; None: every frame shows itself
 
 
 class Stream(ABC):
@@ -106,6 +107,7 @@ class SemiSupervisedStream(Stream):
     translate: int = 4  # largest shift of a view, pixels
     flip: bool = True
     student_augmentation: Strong | None = None  # of the student's view of the frames, beside those
+    mixup: Mixup | None = None  # of that view in the end
 
     def __post_init__(self):
         for name, least in (
@@ -129,6 +131,8 @@ class SemiSupervisedStream(Stream):
         strong = self.student_augmentation
         if not (strong is None or isinstance(strong, Strong)):
             raise ValueError(f"student_augmentation must be Strong(...) or None, not {strong!r}")
+        if not (self.mixup is None or isinstance(self.mixup, Mixup)):
+            raise ValueError(f"mixup must be Mixup(...) or None, not {self.mixup!r}")
 
     @property
     def deadline_ps(self):
@@ -185,10 +189,15 @@ class SemiSupervisedStream(Stream):
             first = step * self.labelled_per_batch
             places = range(first, first + self.labelled_per_batch)
             replayed = in_random_order(places, len(labelled), random_key(seed, REPLAY))
+            student_view = view(frames[own], STUDENT_VIEW, step, self.student_augmentation)
+            blending = None
+            if self.mixup:
+                blending = self.mixup.draw(len(student_view), random_key(seed, MIXUP, step))
+                student_view = blending.apply(student_view)
             yield Batch(
                 view(dataset.train_images[labelled[replayed]], LABELLED_VIEW, step),
                 labels[replayed],
-                view(frames[own], STUDENT_VIEW, step, self.student_augmentation),
+                student_view,
                 view(frames[:0] if turn else frames, TEACHER_VIEW, step),
                 -IMAGE_BITS,
                 camera.seen - len(numbers) + own.stop,
@@ -196,6 +205,7 @@ class SemiSupervisedStream(Stream):
                 kinds[own],
                 arrived[own],
                 waiting,
+                blending,
             )
 
     def _frames(

@@ -2,7 +2,8 @@
 
 Each is the error of the student's logits, a mean over all frames of the batch: those that the
 confidence threshold rejects count as 0. Labels are logits, taken as given: no gradient goes through
-them.
+them. What the student is compared with, the targets, is linear: targets of blended frames are
+blended as the frames are.
 """
 
 from abc import ABC, abstractmethod
@@ -21,14 +22,24 @@ class Consistency(ABC):
     """A loss between the student's logits and the labels."""
 
     @abstractmethod
+    def targets(self, labels: np.ndarray) -> np.ndarray:
+        """What the labels, logits of 12 fractional bits, ask for: int32[N, C] both."""
+
+    @abstractmethod
     def error(
-        self, student: np.ndarray, labels: np.ndarray, accepted: np.ndarray, weight: int, batch: int
+        self,
+        student: np.ndarray,
+        targets: np.ndarray,
+        accepted: np.ndarray,
+        weight: int,
+        batch: int,
     ) -> np.ndarray:
         """Error of the student's logits: int64[N, C], 30 fractional bits.
 
         Parameters
         ----------
-        student, labels : int32[N, C], logits, 12 fractional bits
+        student : int32[N, C], logits, 12 fractional bits
+        targets : int32[N, C], see `targets`
         accepted : bool[N]
         weight : of this loss beside the cross-entropy, 16 fractional bits
         batch : samples of the whole batch, of which these N are a micro-batch
@@ -40,8 +51,11 @@ class Consistency(ABC):
 class LogitDistance(Consistency):
     """Squared distance of logits, mean over the classes: needs no softmax of the student."""
 
-    def error(self, student, labels, accepted, weight, batch):
-        return loss.consistency_error(student, labels, accepted, weight, batch)
+    def targets(self, labels):
+        return labels
+
+    def error(self, student, targets, accepted, weight, batch):
+        return loss.consistency_error(student, targets, accepted, weight, batch)
 
 
 @final
@@ -49,8 +63,11 @@ class LogitDistance(Consistency):
 class ProbabilityDistance(Consistency):
     """Squared distance of probabilities, mean over the classes; takes weights of 50 to 100."""
 
-    def error(self, student, labels, accepted, weight, batch):
-        probabilities, targets = _softmax(student), _softmax(labels)
+    def targets(self, labels):
+        return loss.softmax(labels, loss.EXP2)
+
+    def error(self, student, targets, accepted, weight, batch):
+        probabilities = loss.softmax(student, loss.EXP2)
         return loss.probability_error(probabilities, targets, accepted, weight, batch)
 
 
@@ -69,10 +86,13 @@ class Divergence(Consistency):
         if not 0.01 <= self.temperature <= 16:
             raise ValueError(f"temperature must be 0.01 to 16, not {self.temperature}")
 
-    def error(self, student, labels, accepted, weight, batch):
+    def targets(self, labels):
         factor = round((1 << TEMPERATURE_BITS) / self.temperature)
-        targets = _softmax(loss.scaled(labels, factor))
-        return loss.divergence_error(_softmax(student), targets, accepted, weight, batch)
+        return loss.softmax(loss.scaled(labels, factor), loss.EXP2)
+
+    def error(self, student, targets, accepted, weight, batch):
+        probabilities = loss.softmax(student, loss.EXP2)
+        return loss.divergence_error(probabilities, targets, accepted, weight, batch)
 
 
 @final
@@ -80,11 +100,11 @@ class Divergence(Consistency):
 class PseudoLabel(Consistency):
     """Cross-entropy with the labels' most probable class."""
 
-    def error(self, student, labels, accepted, weight, batch):
+    def targets(self, labels):
         targets = np.zeros(labels.shape, np.int32)
         targets[np.arange(len(labels)), top_class(labels)] = 1 << loss.PROBABILITY_BITS
-        return loss.divergence_error(_softmax(student), targets, accepted, weight, batch)
+        return targets
 
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    return loss.softmax(logits, loss.EXP2)
+    def error(self, student, targets, accepted, weight, batch):
+        probabilities = loss.softmax(student, loss.EXP2)
+        return loss.divergence_error(probabilities, targets, accepted, weight, batch)

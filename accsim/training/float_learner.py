@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from accsim.data.augmentation import SHARE_BITS
 from accsim.data.stream import Batch
 from accsim.kernels import update
 from accsim.kernels.fixed_point import random_key
@@ -83,12 +84,12 @@ class FloatLearner(Learner):
     def step(self, batch):
         self.done += 1
         rule, labelled = self.rule, len(batch.labels)
-        lesson, taught = self._lesson(batch)
+        targets, taught, classes = self._lesson(batch)
         rejected = self.is_taught and rule.rejects(taught, self.done, self.steps)
         rate, correct, errors, share = 0.0, 0, torch.zeros(0, 1), None
         tallies = {"student": Tally()} | ({"teacher": Tally()} if self.average else {})
         if not rejected:
-            logits, errors, gradients = self._backward(batch, lesson, taught)
+            logits, errors, gradients = self._backward(batch, targets, taught)
             correct = int((logits[:labelled].argmax(1).numpy() == batch.labels).sum())
             rate = rule.optimizer.rate(self.done, self.steps) / (1 << update.RATE_BITS)
             self._descend(gradients, rate)
@@ -110,7 +111,7 @@ class FloatLearner(Learner):
             labelled_error=float(errors[:labelled].norm()),
             frame_error=float(errors[labelled:].norm()),
             taught=taught,
-            classes=lesson.argmax(1).numpy(),
+            classes=classes,
             skipped_frames=0,
             counters={network: tally.take() for network, tally in tallies.items()},
         )
@@ -136,27 +137,33 @@ class FloatLearner(Learner):
         """Whether the rule learns from frames."""
         return isinstance(self.rule, SemiSupervised)
 
-    def _lesson(self, batch: Batch) -> tuple[Tensor, np.ndarray]:
-        """Logits of the frames, and of which of them their labeller is sure."""
-        rule = self.rule
+    def _lesson(self, batch: Batch) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Targets of the frames, which of them their labeller is sure of, and its classes."""
+        rule, nothing = self.rule, np.zeros(0, np.int64)
         if not isinstance(rule, SemiSupervised) or not len(batch.teacher_view):
-            return torch.zeros(0, self.student.network.classes), np.zeros(0, bool)
+            return torch.zeros(0, self.student.network.classes), nothing > 0, nothing
         labeller, view = self.average or self.student, _real(batch.teacher_view, batch.exponent)
         with torch.no_grad():
             logits = labeller.train()(view)
             if isinstance(rule, MeanTeacher) and rule.teacher_statistics is Statistics.RUNNING:
                 logits = labeller.eval()(view)  # that of its batch has just moved them on
-        sure = torch.softmax(logits, 1).max(1).values > rule.confidence_threshold
-        return logits, sure.numpy()
+        confidence, classes = torch.softmax(logits, 1).max(1)
+        targets, sure = targets_of(rule.consistency, logits), confidence > rule.confidence_threshold
+        if batch.blending:
+            partners = torch.from_numpy(batch.blending.partners)
+            own = torch.from_numpy(batch.blending.shares)[:, None] / (1 << SHARE_BITS)
+            targets = own * targets + (1 - own) * targets[partners]
+            sure = sure & sure[partners]
+        return targets, sure.numpy(), classes.numpy()
 
-    def _backward(self, batch: Batch, lesson: Tensor, taught: np.ndarray):
+    def _backward(self, batch: Batch, targets: Tensor, taught: np.ndarray):
         """The student's logits, their error, and the gradient of every parameter."""
         labelled, frames = len(batch.labels), len(taught)
         images = np.concatenate([batch.labelled, batch.student_view[:frames]])
         logits = self.student.train()(_real(images, batch.exponent))
         loss = functional.cross_entropy(logits[:labelled], torch.from_numpy(batch.labels))
         if frames:
-            each = consistency_loss(self.rule.consistency, logits[labelled:], lesson)
+            each = consistency_loss(self.rule.consistency, logits[labelled:], targets)
             weight = self.rule.weight(self.done, self.steps) / (1 << WEIGHT_BITS)
             loss = loss + weight * (each * torch.from_numpy(taught)).sum() / frames
         errors, *gradients = torch.autograd.grad(loss, [logits, *self.student.parameters()])
@@ -192,18 +199,30 @@ class FloatLearner(Learner):
             tally.add("teacher", name, average.numel(), moved=int((average != before).sum()))
 
 
-def consistency_loss(kind: Consistency, student: Tensor, labels: Tensor) -> Tensor:
-    """The loss whose gradient a `Consistency` is, of every sample: [N, classes] twice -> [N]."""
+def targets_of(kind: Consistency, labels: Tensor) -> Tensor:
+    """What logits of labels ask for: [N, classes] both."""
     match kind:
         case LogitDistance():
-            return (student - labels).square().mean(1)
-        case ProbabilityDistance():
-            return (torch.softmax(student, 1) - torch.softmax(labels, 1)).square().mean(1)
+            return labels
         case Divergence(temperature=temperature):
-            target, log = torch.softmax(labels / temperature, 1), torch.log_softmax(student, 1)
-            return functional.kl_div(log, target, reduction="none").sum(1)
+            return torch.softmax(labels / temperature, 1)
         case PseudoLabel():
-            return functional.cross_entropy(student, labels.argmax(1), reduction="none")
+            return functional.one_hot(labels.argmax(1), labels.shape[1]).to(labels.dtype)
+    return torch.softmax(labels, 1)
+
+
+def consistency_loss(kind: Consistency, student: Tensor, targets: Tensor) -> Tensor:
+    """The loss whose gradient a `Consistency` is, of every sample: [N, classes] twice -> [N].
+
+    That of a divergence is short of the targets' own entropy, which has no gradient.
+    """
+    match kind:
+        case LogitDistance():
+            return (student - targets).square().mean(1)
+        case ProbabilityDistance():
+            return (torch.softmax(student, 1) - targets).square().mean(1)
+        case Divergence() | PseudoLabel():
+            return -(targets * torch.log_softmax(student, 1)).sum(1)
     raise TypeError(f"consistency must be one of accsim.training.consistency's, not {kind!r}")
 
 

@@ -39,7 +39,8 @@ class SemiSupervised(Algorithm):
     A sample whose largest labelled probability is not above the threshold is rejected: it has no
     error and no backward work. A batch with too few accepted samples is rejected whole: its step
     ends with the labels, the student does not run and no word moves; its labelled images are
-    left out too. The gate on batches opens only as the ramp ends: before, nobody is sure.
+    left out too. The gate on batches opens only as the ramp ends: before, nobody is sure. Where the
+    stream blends frames, their targets are blended, and both labels must be sure.
     """
 
     confidence_threshold: float = 0.75
@@ -85,11 +86,12 @@ class Lesson:
     """Frames as the student will see them, with what their labeller says of them."""
 
     frames: np.ndarray  # int8[N, H, W, C]
-    logits: np.ndarray  # int32[N, classes], the labeller's
+    targets: np.ndarray  # int32[N, classes], what the consistency makes of the labeller's logits
     sure: np.ndarray  # bool[N], of the labeller: the others teach nothing
+    classes: np.ndarray  # int64[N], the labeller's most probable
 
     def __getitem__(self, part: slice) -> "Lesson":
-        return Lesson(self.frames[part], self.logits[part], self.sure[part])
+        return Lesson(self.frames[part], self.targets[part], self.sure[part], self.classes[part])
 
     def __len__(self) -> int:
         return len(self.sure)
@@ -170,7 +172,7 @@ class SemiSupervisedLearner(Learner):
             labelled_error=loss.length(*study.labelled_errors),
             frame_error=loss.length(*study.frame_errors),
             taught=lesson.sure,
-            classes=top_class(lesson.logits),
+            classes=lesson.classes,
             skipped_frames=skipped,
             counters=self.take_counters(),
         )
@@ -187,7 +189,12 @@ class SemiSupervisedLearner(Learner):
         logits, self.waiting = np.split(self.waiting, [len(batch.student_view)])
         threshold = round(self.rule.confidence_threshold * (1 << loss.PROBABILITY_BITS))
         sure = loss.softmax(logits, loss.EXP2).max(axis=1) > threshold
-        return Lesson(batch.student_view[: len(logits)], logits, sure)
+        targets = self.rule.consistency.targets(logits)
+        if batch.blending and len(logits):
+            targets = batch.blending.apply(targets)
+            sure = sure & sure[batch.blending.partners]
+        frames = batch.student_view[: len(logits)]
+        return Lesson(frames, targets, sure, top_class(logits))
 
     def _learn(self, study: Study, batch: Batch, lesson: Lesson, parts: int) -> None:
         """Forward and backward passes of the student's step."""
@@ -200,7 +207,7 @@ class SemiSupervisedLearner(Learner):
             logits, of_frames = np.split(record.logits, [len(labels)])
             supervised = loss.cross_entropy_error(loss.softmax(logits, loss.EXP2), labels, labelled)
             consistency = self.rule.consistency.error(
-                of_frames, seen.logits, seen.sure, weight, len(lesson)
+                of_frames, seen.targets, seen.sure, weight, len(lesson)
             )
             rows = np.flatnonzero(np.concatenate([np.ones(len(labels), bool), seen.sure]))
             study.descent.add(record, np.concatenate([supervised, consistency])[rows], rows)

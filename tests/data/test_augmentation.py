@@ -1,10 +1,13 @@
 """A strong view: as drawn, the same on any threads, and never another frame."""
 
+from fractions import Fraction
+from math import floor
+
 import numba
 import numpy as np
 import pytest
 
-from accsim.data.augmentation import Strong
+from accsim.data.augmentation import Blending, Mixup, Strong
 from accsim.kernels import distort
 
 
@@ -58,6 +61,43 @@ def test_one_square_over_every_image(images):
         assert square.any(1).sum() * square.any(0).sum() == size
     middles = {tuple(np.argwhere(square).mean(0)) for square in covered}
     assert len(middles) > 20
+
+
+def test_a_blend_is_the_rounded_mean_of_two():
+    """In exact fractions, element by element; of images and of targets alike."""
+    values = np.random.default_rng(3).integers(-127, 128, (3, 2, 2, 1)).astype(np.int8)
+    partners, shares = np.array([1, 2, 0]), np.array([256, 100, 0])
+    got = Blending(partners, shares).apply(values)
+    assert got.dtype == np.int8
+    for i, (partner, own) in enumerate(zip(partners, shares, strict=True)):
+        for place in np.ndindex(2, 2, 1):
+            share = Fraction(int(own), 256)
+            exact = share * int(values[i][place]) + (1 - share) * int(values[partner][place])
+            assert got[i][place] == floor(exact + Fraction(1, 2))
+    targets = np.array([[2**15, 0], [0, 2**15], [2**14, 2**14]], np.int32)
+    blended = Blending(partners, shares).apply(targets)
+    assert blended.tolist() == [[2**15, 0], [2**14 * 156 // 256, 2**15 - 2**14 * 156 // 256],
+                                [2**15, 0]]  # fmt: skip
+
+
+@pytest.mark.parametrize(("alpha", "variance"), [(1.0, 1 / 12), (0.2, 1 / 5.6), (4.0, 1 / 36)])
+def test_shares_are_of_the_beta_distribution(alpha, variance):
+    """Its mean is 1/2, its variance 1 / (4 (2 alpha + 1))."""
+    shares = np.concatenate([Mixup(alpha).draw(500, key).shares for key in range(40)]) / 256
+    assert shares.mean() == pytest.approx(0.5, abs=0.01)
+    assert shares.var() == pytest.approx(variance, rel=0.03)
+
+
+def test_every_image_has_a_partner_and_is_one_once():
+    first, again, other = (Mixup().draw(40, key).partners for key in (1, 1, 2))
+    assert sorted(first) == list(range(40))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_an_impossible_alpha_is_refused():
+    with pytest.raises(ValueError, match=r"alpha must be 0\.05 to 100, not 0"):
+        Mixup(alpha=0)
 
 
 @pytest.mark.parametrize(

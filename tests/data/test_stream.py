@@ -7,7 +7,7 @@ import numba
 import numpy as np
 import pytest
 
-from accsim.data.augmentation import Strong
+from accsim.data.augmentation import Mixup, Strong
 from accsim.data.base import DataError, Dataset
 from accsim.data.corruption import Fog, GaussianNoise
 from accsim.data.disturbance import AtRandom, Disturbance, During, FrameKind
@@ -71,6 +71,16 @@ def test_a_strong_view_is_the_students_of_the_frames_alone(dataset):
     assert changed.any((1, 2, 3)).all()
     (distorted,) = batches(dataset, 1, **still, student_augmentation=Strong(cutout=0))
     assert (distorted.student_view != plain.student_view).any((1, 2, 3)).sum() > 10
+
+
+def test_frames_of_the_students_view_are_blended_in_the_end(dataset):
+    (plain,) = batches(dataset, 1)
+    (blended,) = batches(dataset, 1, mixup=Mixup())
+    assert plain.blending is None
+    for name in ("labelled", "teacher_view"):
+        assert np.array_equal(getattr(plain, name), getattr(blended, name))
+    assert np.array_equal(blended.student_view, blended.blending.apply(plain.student_view))
+    assert (blended.student_view != plain.student_view).any((1, 2, 3)).sum() > 10
 
 
 def test_seeds_choose_other_labels_and_frames(dataset):
@@ -268,6 +278,7 @@ def test_imbalance_of_labels_and_of_frames(dataset):
             {"student_augmentation": True},
             r"student_augmentation must be Strong\(...\) or None, not",
         ),
+        ({"mixup": 0.5}, r"mixup must be Mixup\(...\) or None, not 0.5"),
         ({"disturbances": (3,)}, "disturbances must be a tuple of Disturbance objects, not .3,."),
     ],
 )

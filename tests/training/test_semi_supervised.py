@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from accsim.data.augmentation import Mixup, Strong
 from accsim.data.stream import SemiSupervisedStream
 from accsim.kernels import loss
+from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.numerics import Numerics
 from accsim.passes import Passes
 from accsim.schedule import AlternateTeacher, DeferredWriteback, LayerwiseEma
-from accsim.training.consistency import PseudoLabel
+from accsim.training.consistency import ProbabilityDistance, PseudoLabel
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
@@ -124,6 +126,30 @@ def test_errors_and_classes_are_those_of_the_lesson(network, dataset, follow, cl
     assert outcome.frame_error == pytest.approx(np.linalg.norm(far), rel=0.01)
 
 
+def test_blended_frames_have_blended_targets_and_need_both_labels(network, dataset, follow, clock):
+    """One step from the start, in plain floats: the distance is to the blend of two softmaxes."""
+    rule = MeanTeacher(
+        confidence_threshold=0.4, consistency=ProbabilityDistance(), ramp_share=0.0,
+        consistency_weight=9.0,
+    )  # fmt: skip
+    learner = rule.start(network, Numerics(), follow, 10, seed=4)
+    (batch,) = replace(STREAM, mixup=Mixup()).batches(dataset, clock, 1, seed=4)
+    teacher, student = deepcopy(learner), deepcopy(learner.student)
+    labels = teacher.executor.forward(teacher.average.seen, Map(batch.teacher_view, -5)).logits
+    images = np.concatenate([batch.labelled, batch.student_view])
+    logits = student.executor.forward(student.parameters, Map(images, -5)).logits[16:]
+    p, q = (np.exp(z / 4096) / np.exp(z / 4096).sum(1, keepdims=True) for z in (logits, labels))
+    partners, own = batch.blending.partners, batch.blending.shares[:, None] / 256
+    alone = q.max(1) > 0.4
+    sure = alone & alone[partners]
+    assert 0 < sure.sum() < alone.sum()
+    outcome = learner.step(batch)
+    assert outcome.taught.tolist() == sure.tolist()
+    far = p - own * q - (1 - own) * q[partners]
+    error = 9 * 2 * p * (far - (p * far).sum(1, keepdims=True)) / (24 * 3)
+    assert outcome.frame_error == pytest.approx(np.linalg.norm(error[sure]), rel=0.02)
+
+
 @pytest.mark.parametrize("rule", [MeanTeacher(), SelfTaught()])
 def test_the_largest_step_is_one_that_accepts_all(rule, network, dataset, follow, clock):
     accepting = replace(rule, confidence_threshold=0.0)
@@ -136,6 +162,29 @@ def test_a_queue_of_labels_and_a_gate_on_batches_exclude_each_other(network):
     queue = AlternateTeacher(LayerwiseEma(), every=2, queue=True)
     with pytest.raises(ValueError, match=r"least_accepted must be 0 under .* not 0\.5: their"):
         MeanTeacher(least_accepted=0.5).start(network, Numerics(), queue.turn, 10, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("consistency", "weight", "view"),
+    [
+        (ProbabilityDistance(), 20.0, {"mixup": Mixup(alpha=0.5)}),
+        (PseudoLabel(), 1.0, {"student_augmentation": Strong(magnitude=10, cutout=2)}),
+    ],
+    ids=["interpolation", "weak-strong"],
+)
+def test_a_student_learns_from_changed_frames(
+    consistency, weight, view, network, dataset, follow, clock
+):
+    rule = MeanTeacher(4, consistency=consistency, consistency_weight=weight)
+    learner = rule.start(network, Numerics(), follow, 60, seed=4)
+    accepted = sum(
+        learner.step(batch).accepted
+        for batch in replace(STREAM, **view).batches(dataset, clock, 60, seed=4)
+    )
+    test = Map(PixelScale.of(dataset.train_images).apply(dataset.test_images), -IMAGE_BITS)
+    correct = learner.correct(test, dataset.test_labels)
+    assert accepted > 0.2 * 60 * 24
+    assert all(count > 0.8 * len(dataset.test_labels) for count in correct.values()), correct
 
 
 def test_an_impossible_share_is_refused():
