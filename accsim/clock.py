@@ -78,6 +78,7 @@ class Totals:
     macs: int
     memory: pd.DataFrame = field(repr=False)  # a row a memory: the most that a kind of step takes
     dram_counts: dict[str, int] = field(repr=False)
+    mechanism_cycles: dict[str, float]  # what the run waits for: DDR by cause, units, idle
     passes: pd.DataFrame = field(repr=False)  # a row a layer and pass
     tensors: pd.DataFrame = field(repr=False)  # a row a tensor and pass
     units: pd.DataFrame = field(repr=False)  # a row a unit and cause
@@ -251,6 +252,7 @@ class StepClock:
             macs=total(lambda timeline: timeline.array_macs),
             memory=self._memory(charged),
             dram_counts=dict(dram_counts),
+            mechanism_cycles=self._mechanisms(charged),
             passes=_sum(
                 [(kind.pass_table(), count) for kind, count in charged],
                 ["network", "layer", "pass", "unit"],
@@ -333,6 +335,15 @@ class StepClock:
         if not frames:
             return pd.DataFrame(columns=["memory"])
         return pd.concat(frames).groupby("memory", sort=False, as_index=False).max()
+
+    def _mechanisms(self, charged) -> dict[str, float]:
+        """Cycles of the run by what its critical paths wait for; they sum to those of the run."""
+        spent_ps: Counter[str] = Counter()
+        for kind, count in charged:
+            for name, ps in kind.timeline.mechanism_ps.items():
+                spent_ps[name] += ps * count
+        spent_ps["idle"] = self._idle_ps
+        return {name: ps / self.accelerator.period_ps for name, ps in spent_ps.items()}
 
     def _critical_path(self, charged) -> pd.DataFrame:
         frames = [(k.timeline.critical_path().drop(columns="layer"), n) for k, n in charged]

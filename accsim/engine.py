@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import simpy
 
@@ -27,6 +28,14 @@ from accsim.passes import Passes
 from accsim.schedule.allocation import Extent, extents
 from accsim.schedule.program import Operation, macs_by_label
 from accsim.units import PS_PER_SECOND, ceil_div
+
+# What a transfer on the critical path waits for, and how the DDR's bus calls it.
+MECHANISMS = {
+    "ddr_data": "busy",
+    "ddr_rows": "row",
+    "ddr_turnaround": "turnaround",
+    "ddr_refresh": "refresh",
+}
 
 
 @dataclass
@@ -69,6 +78,7 @@ class Timeline:
         repr=False
     )  # of the controller's short cuts, on this step's traffic
     path: list[tuple["Work", int]] = field(repr=False)  # critical, with the ps that each adds
+    mechanism_ps: dict[str, int]  # the makespan, by what the critical path waits for
     dma_bytes: dict[str, int]  # read, write: payload
     dma_bursts: dict[str, int]
     array_macs: int
@@ -323,6 +333,24 @@ def critical_path(last: Work | None) -> list[tuple[Work, int]]:
     return path[::-1]
 
 
+def mechanisms(
+    path: list[tuple[Work, int]], memory: DramController, makespan_ps: int
+) -> dict[str, int]:
+    """The makespan by what the critical path waits for; the rest of the last cycle is `dma`.
+
+    The time of a transfer is split by what the memory's bus did meanwhile, for whomever it did it;
+    what no cause of the memory explains is the DMA engine's own: starts, ports, latency.
+    """
+    units = ("pe_array", "vector_unit")
+    spent = {unit: sum(ps for work, ps in path if unit in work.unit) for unit in units}
+    moved = [(work.end_ps - ps, work.end_ps) for work, ps in path if "dma" in work.unit]
+    until = memory.bus_ps_until(np.array(moved, np.int64).reshape(-1, 2))
+    for name, cause in MECHANISMS.items():
+        spent[name] = int(np.diff(until[cause]).sum())
+    spent["dma"] = makespan_ps - sum(spent.values())
+    return spent
+
+
 class _Progress:
     """Bytes of a tensor that have been written, and who waits for more."""
 
@@ -442,6 +470,7 @@ class _Machine:
         for unit in names.values():
             unit.occupancy.enter("idle")
         self._retire(edge_ps)
+        path = critical_path(self.last_work)
         unit_ps = {name: dict(unit.occupancy.ps_by_cause) for name, unit in names.items()}
         unit_ps["ddr"] = dict(self.dram.bus_ps)
         return Timeline(
@@ -453,7 +482,8 @@ class _Machine:
             dram_active_ps=self.dram.active_ps,
             dram_precharged_ps=self.dram.precharged_ps,
             recall=self.dram.check_recall(),
-            path=critical_path(self.last_work),
+            path=path,
+            mechanism_ps=mechanisms(path, self.dram, edge_ps),
             dma_bytes={
                 "read": sum(reader.size_bytes for reader in self.readers.values()),
                 "write": self.writer.size_bytes,

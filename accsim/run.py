@@ -184,6 +184,7 @@ def compare(
                 **_mean_and_spread("teacher_accuracy", accuracies["teacher"]),
                 "tensors": results[0].tables.tensors,
                 "critical_path": pd.DataFrame(results[0].summary["critical_path"]),
+                **{key: results[0].summary[key] for key in ("mechanism_cycles", "dram_counts")},
                 "curves": [accuracy_curves(result.tables) for result in results],
                 **{key: round(costs[key].mean()) for key in WHOLE},
                 **{key: int(costs[key].max()) for key in PEAKS},
@@ -412,6 +413,8 @@ def _summary(workload, dataset, accuracy, shifted, clock, totals, log) -> dict[s
         },
         "memory": memory,
         "critical_path": totals.critical_path.to_dict("records"),
+        "mechanism_cycles": totals.mechanism_cycles,
+        "dram_counts": totals.dram_counts,
         "ledgers": {
             name: {
                 "left": book.left,

@@ -114,6 +114,8 @@ def test_totals_are_the_sum_of_the_steps():
     assert totals.critical_path["cycles"].sum() == pytest.approx(totals.cycles)
     waited = totals.critical_path.set_index(["pass", "unit"])["cycles"]
     assert waited["idle", "idle"] == 7
+    assert sum(totals.mechanism_cycles.values()) == pytest.approx(totals.cycles)
+    assert totals.mechanism_cycles["idle"] == 7
     assert all(book.closed for book in totals.ledgers.values())
     assert totals.ledgers["time"].right_rows["pe_array"] == watch.now_ps
     energy = totals.ledgers["energy"]

@@ -9,7 +9,7 @@ from accsim.dataflow.base import FixedTiling
 from accsim.dataflow.output_stationary import OutputStationary
 from accsim.dataflow.tile import Tensor, Tile, Transfer
 from accsim.dataflow.weight_stationary import WeightStationary
-from accsim.engine import simulate
+from accsim.engine import MECHANISMS, simulate
 from accsim.hardware import boards
 from accsim.hardware.buffer import BufferSpec, BuffersSpec
 from accsim.hardware.dma import DmaSpec
@@ -312,6 +312,18 @@ def test_the_critical_path_adds_up_to_the_makespan(network):
         assert all(ps >= 0 for _, ps in timeline.path)
         ends = [work.end_ps for work, _ in timeline.path]
         assert ends == sorted(ends)
+
+
+def test_the_makespan_is_told_by_what_the_critical_path_waits_for(network):
+    for dma in (MACHINE.dma, DmaSpec(2, 2)):
+        timeline = step(network, replace(MACHINE, dma=dma), LayerwiseEma())
+        spent = timeline.mechanism_ps
+        assert sum(spent.values()) == timeline.makespan_ps
+        for unit in ("pe_array", "vector_unit"):
+            assert spent[unit] == sum(ps for work, ps in timeline.path if work.unit == unit)
+        for name, cause in MECHANISMS.items():
+            assert 0 <= spent[name] <= timeline.unit_ps["ddr"][cause]
+    assert spent["dma"] > spent["ddr_data"]  # ports of 2 bytes a cycle
 
 
 def test_the_critical_path_goes_through_what_is_waited_for():

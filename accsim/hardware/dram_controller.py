@@ -253,6 +253,7 @@ class DramController:
         exact = policy.exact or trace or spec.channels > 1
         self._recall = None if exact else new_recall(self._cores[0])
         self._asked: list[tuple[int, int, int, bool, int]] = []  # transfers, from their ps on
+        self._history: list[tuple[int, ...]] = []  # cycle, and `Core.bus` up to it
         self._channel_shift = mapping.shifts(spec).channel
         self._free = list(range(15, -1, -1))
         self._moving: dict[int, _Moving] = {}  # by stream
@@ -305,6 +306,7 @@ class DramController:
             if state[ACTIVE] == 0:  # the bus was idle until now
                 state[ACCOUNTED_TO] = max(state[ACCOUNTED_TO], arrival_cycle)
             state[ACTIVE] += 1
+        self._note_bus()
         self._wake_in(0)
         return done
 
@@ -356,6 +358,26 @@ class DramController:
                     f"wait for the events of all transfers"
                 )
         self._finished_ps = now
+        self._note_bus()
+
+    def _note_bus(self) -> None:
+        """Write down the bus's time by cause up to the last burst that is accounted for."""
+        accounted_to = max(int(core.state[ACCOUNTED_TO]) for core in self._cores)
+        causes = np.sum([core.bus for core in self._cores], axis=0)
+        self._history.append((accounted_to, *causes.tolist()))
+
+    def bus_ps_until(self, times_ps: np.ndarray) -> dict[str, np.ndarray]:
+        """`bus_ps` from 0 to each of int64[n] times, int64[n] each.
+
+        It is known where transfers begin and end, and taken as even in between.
+        """
+        at, *cycles = np.array([(0,) * (1 + len(CAUSES)), *self._history]).T * self.spec.tCK_ps
+        causes = {
+            name: np.interp(times_ps, at, spent / len(self._cores)).astype(np.int64)
+            for name, spent in zip(CAUSES, cycles, strict=True)
+        }
+        causes["idle"] = times_ps - sum(causes.values())
+        return causes
 
     @property
     def counts(self) -> dict[str, int]:
@@ -450,6 +472,7 @@ class DramController:
 
     def _through(self, stream: int, end_cycle: int):
         """A transfer has moved its last burst in one of its channels."""
+        self._note_bus()
         moving = self._moving[stream]
         moving.channels -= 1
         moving.end_cycle = max(moving.end_cycle, end_cycle)

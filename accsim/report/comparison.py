@@ -1,4 +1,4 @@
-"""Schedules of one workload side by side, and where their bytes differ."""
+"""Schedules of one workload side by side, and where their cycles and their bytes differ."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +39,16 @@ TOTALS = (
     figures.plot_compared_equal,
 )
 CURVES = (figures.plot_compared_over_time, figures.plot_compared_over_energy)
+MECHANISMS = {  # as the clock names them, and as a reader does
+    "ddr_data": "DDR data",
+    "ddr_rows": "DDR rows",
+    "ddr_turnaround": "DDR turnaround",
+    "ddr_refresh": "DDR refresh",
+    "dma": "DMA",
+    "pe_array": "PE array",
+    "vector_unit": "vector unit",
+    "idle": "no frames",
+}
 PLACES = {"simulated_seconds": "accuracy_at_equal_seconds", "joules": "accuracy_at_equal_joules"}
 
 
@@ -63,14 +73,14 @@ def write_comparison(
     Parameters
     ----------
     out : folder; an earlier comparison there is replaced once the new one is complete
-    rows : one schedule each, holding `KEYS`, the table `tensors` of `Tables`, `critical_path` of
-        the clock's totals, and `curves`, those of `accuracy_curves` for every seed; the others are
-        held against the first
+    rows : one schedule each, holding `KEYS`, the table `tensors` of `Tables`, `critical_path`,
+        `mechanism_cycles` and `dram_counts` of the clock's totals, and `curves`, those of
+        `accuracy_curves` for every seed; the others are held against the first
     explanations : for each schedule's name one line on why its bytes differ
 
     Raises ValueError for rows that cannot be compared, OSError for a place that cannot be written.
     """
-    check_rows(rows, "tensors", "critical_path", "curves")
+    check_rows(rows, "tensors", "critical_path", "mechanism_cycles", "dram_counts", "curves")
     unexplained = [row["schedule"] for row in rows if row["schedule"] not in explanations]
     if unexplained:
         raise ValueError(f"explanations must name every schedule, missing: {unexplained}")
@@ -79,11 +89,14 @@ def write_comparison(
         row |= equal
         row["explanation"] = explanations[row["schedule"]]
     differences = byte_differences(rows)
+    waits = cycle_differences(rows)
     with replaced_folder(out, marker="compare.json") as folder:
         records = differences.to_dict("records")
-        write_json(folder / "compare.json", {"schedules": plain, "byte_differences": records})
+        found = {"byte_differences": records, "cycle_differences": waits.to_dict("records")}
+        write_json(folder / "compare.json", {"schedules": plain, **found})
         write_csv(folder / "compare.csv", pd.DataFrame(plain))
         write_csv(folder / "compare_bytes.csv", differences)
+        write_csv(folder / "compare_mechanisms.csv", waits)
         for name, data, panels, shape in (
             ("totals", totals(plain), TOTALS, {"rows": 2}),
             ("cycles", waited_cycles(rows), (figures.plot_compared_cycles,), {}),
@@ -103,6 +116,8 @@ def write_comparison(
             seeds=plain[0]["seeds"],
             explanations=[(row["schedule"], row["explanation"]) for row in plain],
             first=plain[0]["schedule"],
+            mechanisms=list(MECHANISMS.values()),
+            waits=[told_cycles(row, first=not at) for at, row in waits.iterrows()],
             differences={
                 row["schedule"]: [at for at in records if at["schedule"] == row["schedule"]]
                 for row in plain[1:]
@@ -130,6 +145,44 @@ def byte_differences(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             ordered = in_order_of_passes(change, then=["class"])
             found.append(ordered.assign(schedule=row["schedule"])[columns])
     return pd.concat(found[1:] or found, ignore_index=True)
+
+
+def cycle_differences(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Cycles by what the critical path waits for, of the first seed; then those less the first.
+
+    Columns schedule, cycles, the keys of `MECHANISMS`, which sum to cycles, and row_hit_share: of
+    the schedule's own bursts, those that found their row open.
+    """
+    first = rows[0]["mechanism_cycles"]
+    table: list[dict[str, Any]] = []
+    for row in rows:
+        spent = {name: row["mechanism_cycles"][name] for name in MECHANISMS}
+        if table:
+            spent = {name: cycles - first[name] for name, cycles in spent.items()}
+        counts = row["dram_counts"]
+        table.append(
+            {
+                "schedule": row["schedule"],
+                "cycles": sum(spent.values()),
+                **spent,
+                "row_hit_share": counts["row_hits"] / max(counts["reads"] + counts["writes"], 1),
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def told_cycles(row: Mapping[str, Any], first: bool) -> dict[str, str]:
+    """A row of `cycle_differences` as a reader wants it, and the mechanism that decides."""
+    sign = "" if first else "+"
+    cells = {name: f"{round(row[name]):{sign},}" for name in ("cycles", *MECHANISMS)}
+    largest = max(MECHANISMS, key=lambda name: row[name] * (1 if row["cycles"] >= 0 else -1))
+    share = percent(row[largest] / row["cycles"]) if row["cycles"] else "none"
+    return {
+        "schedule": row["schedule"],
+        **cells,
+        "row hits": percent(row["row_hit_share"]),
+        "most of it": f"{MECHANISMS[largest]}, {share}",
+    }
 
 
 def equal_accuracies(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float | None]]:

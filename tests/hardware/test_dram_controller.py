@@ -183,6 +183,28 @@ def test_open_time_is_from_activate_to_precharge():
     assert memory.active_ps + memory.precharged_ps == end_ps
 
 
+def test_bus_time_up_to_a_moment_holds_what_went_before():
+    """4 KiB read, a pause of 1 us, 4 KiB written: each half has its own bursts."""
+    memory = DramController(simpy.Environment(), X16)
+    moments = []
+
+    def move():
+        for is_write in (False, True):
+            begun = memory.env.now
+            yield memory.transfer(0, 4096, is_write)
+            moments.append((begun, memory.env.now))
+            yield memory.env.timeout(1_000_000)
+
+    memory.env.process(move())
+    memory.env.run()
+    memory.finish()
+    until = memory.bus_ps_until(np.array(moments))
+    moved_ps = 4096 // X16.burst_bytes * X16.nBL * X16.tCK_ps
+    assert np.diff(until["busy"]).ravel().tolist() == [moved_ps, moved_ps]
+    assert until["busy"][1, 0] == moved_ps
+    assert until["idle"][1, 0] - until["idle"][0, 1] == pytest.approx(1_000_000, abs=X16.tCK_ps)
+
+
 def test_bus_time_of_a_turnaround_is_named():
     """Data of the read, taken in in 202, could be at 202 + 1 + CL, is at WR's end + nWTR_L + CL."""
     rows = [(0, "R", 0, 0, 0, 0), (200, "W", 0, 0, 0, 1), (202, "R", 0, 0, 0, 2)]
@@ -257,6 +279,10 @@ def test_random_streams_complete_within_every_rule(rows, part, mapping, refresh_
     assert moved == counts["reads"] + counts["writes"] == len(columns)
     assert moved == counts["row_hits"] + counts["row_misses"] + counts["row_conflicts"]
     assert sum(memory.bus_ps.values()) == memory.env.now == max(ends)
+    times_ps = np.array([0, min(ends), memory.env.now // 2, memory.env.now])
+    until = memory.bus_ps_until(times_ps)
+    assert (sum(until.values()) == times_ps).all()
+    assert {cause: spent[-1] for cause, spent in until.items()} == memory.bus_ps
     assert memory.bus_ps["busy"] == moved * spec.nBL * spec.tCK_ps
     assert min(memory.bus_ps.values()) >= 0
     assert memory.active_ps + memory.precharged_ps == memory.env.now

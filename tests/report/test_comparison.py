@@ -7,8 +7,10 @@ import pytest
 from rich.console import Console
 
 from accsim.report.comparison import (
+    MECHANISMS,
     byte_differences,
     compare_table,
+    cycle_differences,
     equal_accuracies,
     told,
     totals,
@@ -42,6 +44,8 @@ def schedule(name, *tensors, **changed):
         "critical_path": pd.DataFrame(
             [("update", "vector_unit", 7.0)], columns=["pass", "unit", "cycles"]
         ),
+        "mechanism_cycles": dict.fromkeys(MECHANISMS, 0.0) | {"ddr_data": 3000.0, "dma": 1000.0},
+        "dram_counts": {"reads": 6, "writes": 4, "row_hits": 9},
         "curves": [curve((1, 0.5, 1.0, 0.4), (2, 1.0, 2.0, 0.75))],
         **changed,
     }
@@ -63,6 +67,9 @@ def rows():
             (*forward, 100, 100),
             ("fc.weights", "weights", "teacher_forward", 100, 0),
             cycles=3500,
+            mechanism_cycles=dict.fromkeys(MECHANISMS, 0.0)
+            | {"ddr_data": 2400.0, "dma": 900.0, "ddr_rows": 200.0},
+            dram_counts={"reads": 5, "writes": 3, "row_hits": 6},
         ),
         schedule(
             "Same",
@@ -118,6 +125,7 @@ def test_folder_holds_page_totals_and_differences(rows, tmp_path):
     figures = {f"compare_{name}" for name in ("accuracy", "cycles", "ddr_traffic", "totals")}
     assert names == {
         *("README.md", "compare.json", "compare.csv", "compare_bytes.csv"),
+        "compare_mechanisms.csv",
         *(f"{name}.{kind}" for name in figures for kind in ("csv", "png")),
     }
     page = (out / "README.md").read_text()
@@ -173,3 +181,16 @@ def test_totals_are_of_the_teacher_and_where_there_is_none_of_the_student(rows):
     assert found["accuracy"].tolist() == [0.5, 0.75]
     assert found["accuracy_std"].tolist() == [0.125, 0.25]
     assert found["joules"].tolist() == [2.0, 2.0]
+
+
+def test_cycles_differ_by_what_the_critical_path_waits_for(rows, tmp_path):
+    """500 cycles fewer: 600 of data and 100 of the DMA less, 200 of rows more."""
+    first, second, third = cycle_differences(rows).to_dict("records")
+    assert (first["cycles"], first["ddr_data"], first["row_hit_share"]) == (4000, 3000, 0.9)
+    assert (second["cycles"], second["ddr_data"], second["dma"]) == (-500, -600, -100)
+    assert (second["ddr_rows"], second["row_hit_share"]) == (200, 0.75)
+    assert not any(third[name] for name in ("cycles", *MECHANISMS))
+    page = (write_comparison(tmp_path / "both", rows, EXPLANATIONS) / "README.md").read_text()
+    assert "| SeparateEma | 4,000 | 3,000 | 0 | 0 | 0 | 1,000 | 0 | 0 | 0 | 90.0% |" in page
+    assert "| LayerwiseEma | -500 | -600 | +200 | +0 | +0 | -100 | +0 | +0 | +0 | 75.0% |" in page
+    assert "| DDR data, 120.0% |" in page
