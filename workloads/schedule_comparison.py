@@ -37,8 +37,8 @@ workload = Workload(
         translate=2,
         flip=False,
     ),
-    steps=1000,
-    evaluate_every=100,
+    steps=500,
+    evaluate_every=50,
 )
 schedules = (
     SeparateEma(),
