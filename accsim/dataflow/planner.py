@@ -100,7 +100,7 @@ class Planner:
     def _cycles_on(self, array: PEArraySpec, gemm: Gemm) -> int:
         """Cycles of the array, or of its buffers' ports where they are slower."""
         accesses, buffers = self.dataflow.accesses(array, gemm), self.machine.buffers
-        results = buffers.gradient if gemm.of_weights else buffers.output
+        results = self._buffer("gradient" if gemm.of_weights else "output")
         return max(
             self.dataflow.cycles(array, gemm),
             ceil_div(accesses.input_read_bytes, buffers.input.bytes_per_cycle),

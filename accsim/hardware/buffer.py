@@ -108,7 +108,7 @@ class BuffersSpec:
     input: BufferSpec  # maps that stream through a unit
     weight: BufferSpec  # weights in operand_bits; the second operand of backward_weight
     output: BufferSpec  # results on their way to DDR
-    gradient: BufferSpec  # weight gradients, accumulated over the batch
+    gradient: BufferSpec | None  # weight gradients, accumulated over the batch; None: none is made
     resident_bytes: int  # whole maps that need not travel; 0: none
 
     def __post_init__(self):
@@ -118,7 +118,8 @@ class BuffersSpec:
     @property
     def by_name(self) -> dict[str, BufferSpec]:
         """All buffers; the resident maps lie in banks like those of the input buffer."""
-        named = {name: getattr(self, name) for name in ("input", "weight", "output", "gradient")}
+        names = ("input", "weight", "output", "gradient")
+        named = {name: getattr(self, name) for name in names if getattr(self, name)}
         if self.resident_bytes:
             named["resident"] = replace(
                 self.input, capacity_bytes=self.resident_bytes, slots=1, memory=None

@@ -9,14 +9,16 @@ are those that can work on a part, and take fewer LUTs without. The sums that wa
 weight-stationary array lie in the output buffer. The memory controller is hard (processor system).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import product
 from math import inf
 from typing import Protocol
 
 from accsim.hardware.board import BoardSpec
-from accsim.hardware.buffer import BufferSpec, BuffersSpec, Memory
+from accsim.hardware.buffer import BufferSpec, Memory
 from accsim.hardware.dma import DmaSpec
+from accsim.hardware.part import Whole
 from accsim.hardware.pe_array import PEArraySpec
 from accsim.hardware.vector_unit import VectorUnitSpec
 from accsim.units import ceil_div
@@ -40,16 +42,7 @@ class Machine(Protocol):
     def board(self) -> BoardSpec: ...
 
     @property
-    def pe_array(self) -> PEArraySpec: ...
-
-    @property
-    def vector_unit(self) -> VectorUnitSpec: ...
-
-    @property
-    def buffers(self) -> BuffersSpec: ...
-
-    @property
-    def dma(self) -> DmaSpec: ...
+    def parts(self) -> Mapping[str, Whole]: ...
 
 
 @dataclass(frozen=True)
@@ -83,18 +76,17 @@ LANE = Resources(dsp_slices=7, luts=2040, flip_flops=447)
 
 
 def resources(accelerator: Machine) -> dict[str, Resources]:
-    """Resources by part: PE array, vector unit, each buffer, DMA."""
-    array, unit = accelerator.pe_array, accelerator.vector_unit
-    buffers = accelerator.buffers.by_name
-    return {
-        "PE array": _of_array(array),
-        "vector unit": _of_vector_unit(unit, array),
-        **{
-            f"{name} buffer": _of_buffer(buffers[name], memory)
-            for name, memory in placement(accelerator).items()
-        },
-        "DMA": _dma_fifos(accelerator),
-    }
+    """Resources by part: PE array, vector unit, each buffer, DMA; by owner where there are two."""
+    found = {}
+    memories = placement(accelerator)
+    for owner, part in accelerator.parts.items():
+        whose = f"{owner}'s " if owner else ""
+        found[f"{whose}PE array"] = _of_array(part.pe_array)
+        found[f"{whose}vector unit"] = _of_vector_unit(part.vector_unit, part.pe_array)
+        for name, buffer in part.buffers.by_name.items():
+            found[f"{whose}{name} buffer"] = _of_buffer(buffer, memories[owner, name])
+        found[f"{whose}DMA"] = _dma_fifos(part.dma)
+    return found
 
 
 def check(accelerator: Machine) -> None:
@@ -109,17 +101,21 @@ def check(accelerator: Machine) -> None:
             )
 
 
-def placement(accelerator: Machine) -> dict[str, Memory]:
-    """The memory of each buffer: of all ways, the one that leaves the board most room.
+def placement(accelerator: Machine) -> dict[tuple[str, str], Memory]:
+    """The memory of each owner's buffers: of all ways, the one that leaves the board most room.
 
     Room is what the fullest kind of memory has left, as a share of it.
     """
-    board, buffers = accelerator.board, accelerator.buffers.by_name
-    fifos = _dma_fifos(accelerator)
+    board, parts = accelerator.board, accelerator.parts
+    buffers = {
+        (owner, name): buffer
+        for owner, part in parts.items()
+        for name, buffer in part.buffers.by_name.items()
+    }
+    fifos = sum((_dma_fifos(part.dma) for part in parts.values()), start=Resources())
 
     def fullest(memories) -> tuple[float, int, int]:
-        parts = map(_of_buffer, buffers.values(), memories)
-        used = sum(parts, start=fifos)
+        used = sum(map(_of_buffer, buffers.values(), memories), start=fifos)
         uram_share = used.uram / board.uram if board.uram else inf if used.uram else 0
         share = max(used.bram36 / board.bram36, uram_share, used.luts / board.luts)
         return share, used.bram36, used.uram
@@ -186,8 +182,8 @@ def _of_buffer(buffer: BufferSpec, memory: Memory) -> Resources:
     return Resources(**{kinds[memory]: blocks})
 
 
-def _dma_fifos(accelerator: Machine) -> Resources:
+def _dma_fifos(dma: DmaSpec) -> Resources:
     """A FIFO in block RAM for each DMA engine, as wide as a cycle's bytes."""
-    rates = accelerator.dma.read_bytes_per_cycle, accelerator.dma.write_bytes_per_cycle
+    rates = dma.read_bytes_per_cycle, dma.write_bytes_per_cycle
     fifos = (BufferSpec(FIFO_WORDS * rate, 1, 1, 8 * rate, ports=1) for rate in rates)
     return sum((_of_buffer(fifo, Memory.BRAM) for fifo in fifos), start=Resources())

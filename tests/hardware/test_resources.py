@@ -143,11 +143,11 @@ def test_the_parts_of_a_machine_add_up_by_hand():
 
 def test_buffers_go_where_the_board_has_room():
     assert placement(boards.ZCU104) == {
-        "input": Memory.URAM,
-        "weight": Memory.BRAM,
-        "output": Memory.URAM,
-        "gradient": Memory.BRAM,
-        "resident": Memory.URAM,
+        ("", "input"): Memory.URAM,
+        ("", "weight"): Memory.BRAM,
+        ("", "output"): Memory.URAM,
+        ("", "gradient"): Memory.BRAM,
+        ("", "resident"): Memory.URAM,
     }
     assert set(placement(boards.ZCU102).values()) == {Memory.BRAM}  # it has no URAM
 
