@@ -97,8 +97,8 @@ class StepClock:
     samples that fill the granule are padded work, and there are few kinds of step. Those
     of micro-batches are rounded up one by one.
 
-    Raises ValueError at birth for buffers too small for one tile of any layer and for operands
-    wider than the PE array's.
+    Raises ValueError at birth for buffers too small for one tile of any layer, for operands wider
+    than the PE array's, and where the schedule cannot cut the accelerator as it wants.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class StepClock:
         accelerator: AcceleratorSpec,
         dataflow: Dataflow,
     ):
+        accelerator = schedule.machine(accelerator)
         for name in ("weight_bits", "activation_bits", "error_bits"):
             if getattr(numerics, name) > accelerator.pe_array.operand_bits:
                 raise ValueError(

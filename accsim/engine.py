@@ -2,7 +2,8 @@
 
 Four processes share the machine. The DMA read engine (or two, one of them for weights) walks all
 tiles in program order and fills buffer slots as they come free; the PE array and the vector unit
-take their tiles in order; the DMA write engine empties what they leave. All of them meet in one
+take their tiles in order; the DMA write engine empties what they leave. A machine that is cut in
+two has all of these twice, and each part takes its own operations in order. All of them meet in one
 DDR channel.
 """
 
@@ -20,6 +21,7 @@ from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.hardware.buffer import Buffer
 from accsim.hardware.dma import DmaEngine, bursts
 from accsim.hardware.dram_controller import DramController, RecallCheck
+from accsim.hardware.part import of_part
 from accsim.hardware.pe_array import PEArray
 from accsim.hardware.vector_unit import VectorUnit
 from accsim.ledger import TOTAL, Ledger
@@ -57,7 +59,7 @@ class OperationRecord:
     ddr_read_bursts: int = 0
     ddr_write_bursts: int = 0
     end_ps: int = 0  # its last cycle or its last written beat
-    share_ps: int = 0  # of the makespan, when operations retire in program order
+    share_ps: int = 0  # of the makespan, when operations of a part retire in program order
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,16 @@ class Timeline:
         )
         none = Extent(0, 0)
         rows = [("ddr", *found.get("ddr", none), self.accelerator.dram.capacity_bytes)]
-        for name, buffer in self.accelerator.buffers.by_name.items():
-            peak_bytes, least_bytes = found.get(name, none)
-            if name in self.slots_held:
-                slots = [o.slot_bytes[name] for o in operations if o.holds_slot_of(name)]
-                peak_bytes = least_bytes + self.slots_held[name] * max(slots, default=0)
-                least_bytes = peak_bytes
-            rows.append((name, peak_bytes, least_bytes, buffer.capacity_bytes))
+        for part, spec in self.accelerator.parts.items():
+            own = [o for o in operations if o.part == part]
+            for name, buffer in spec.buffers.by_name.items():
+                called = of_part(part, name)
+                peak_bytes, least_bytes = found.get(called, none)
+                if called in self.slots_held:
+                    slots = [o.slot_bytes[name] for o in own if o.holds_slot_of(name)]
+                    peak_bytes = least_bytes + self.slots_held[called] * max(slots, default=0)
+                    least_bytes = peak_bytes
+                rows.append((called, peak_bytes, least_bytes, buffer.capacity_bytes))
         return pd.DataFrame(rows, columns=["memory", "peak_bytes", "least_bytes", "capacity_bytes"])
 
     def allocations(self) -> pd.DataFrame:
@@ -165,7 +170,7 @@ class Timeline:
                     record.operation.network,
                     record.operation.layer,
                     record.operation.pass_name,
-                    record.operation.unit,
+                    of_part(record.operation.part, record.operation.unit),
                     record.operation.samples,
                     record.busy_ps // period_ps,
                     record.wait_operand_ps // period_ps,
@@ -286,8 +291,7 @@ class Timeline:
         peak_bytes = self.accelerator.dram.peak_bytes_per_second
         moved = sum(self.dma_bursts.values()) * self.accelerator.dram.burst_bytes
         least = {
-            "MACs": ceil_div(self.array_macs, self.accelerator.pe_array.macs_per_cycle)
-            * self.period_ps,
+            "MACs": ceil_div(self.array_macs, self.accelerator.macs_per_cycle) * self.period_ps,
             "bytes": int(moved * PS_PER_SECOND / peak_bytes),
         }
         return least, dict.fromkeys(least, self.makespan_ps)
@@ -410,7 +414,7 @@ class _Over:
 
 
 class _Machine:
-    """The accelerator while it runs one step."""
+    """The accelerator while it runs one step: its parts, their memory, and who waits for whom."""
 
     def __init__(
         self, operations: Sequence[Operation], accelerator: AcceleratorSpec, controller, listen
@@ -422,57 +426,38 @@ class _Machine:
         self.period_ps = spec.period_ps
         self.records = [OperationRecord(one, number) for number, one in enumerate(operations)]
         self.dram = controller(self.env, spec.dram, spec.address_mapping, spec.memory_controller)
-        burst_bytes = spec.dram.burst_bytes
-        self.readers = {
-            name: DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, False)
-            for name in ("dma_read", "dma_read_weights")[: 1 + spec.dma.weight_channel]
-        }
-        self.writer = DmaEngine(self.env, spec.dma, self.period_ps, self.dram, burst_bytes, True)
-        self.units: dict[str, Any] = {
-            "pe_array": PEArray(self.env, spec.pe_array),
-            "vector_unit": VectorUnit(self.env, spec.vector_unit),
-        }
-        self.buffers = {
-            name: Buffer(self.env, getattr(spec.buffers, name))
-            for name in ("input", "weight", "output", "gradient")
-        }
         self.progress: dict[Tensor, _Progress] = {}
         self.overs = [_Over(self.env, operation) for operation in operations]
-        self.to_write: deque = deque()
-        self.writer_wake: simpy.Event | None = None
-        self.computing = len(self.units)
         self.last_work: Work | None = None  # of those that have ended
-        self.tiles = [
-            (record, tile, _Load(self.env, len(self.readers)))
-            for record in self.records
-            for tile in record.operation.tiles
-        ]
+        parts = spec.parts
+        strange = {operation.part for operation in operations} - parts.keys()
+        if strange:
+            raise ValueError(
+                f"operations must be of the parts {sorted(parts)} of {spec.name}, not of "
+                f"{sorted(strange)}: a schedule and its own machine belong together"
+            )
+        self.parts = [_Part(self, name, part) for name, part in parts.items()]
 
     def run(self) -> Timeline:
         """Run to the first clock edge at which every tile is computed and written."""
-        env = self.env
-        processes = [env.process(self._write())]
-        if len(self.readers) == 1:
-            processes += [env.process(self._read("dma_read", lambda _: True))]
-        else:
-            processes += [
-                env.process(self._read("dma_read", lambda name: name != "weight")),
-                env.process(self._read("dma_read_weights", lambda name: name == "weight")),
-            ]
-        processes += [env.process(self._compute(name)) for name in self.units]
+        env, parts = self.env, self.parts
+        processes = [process for part in parts for process in part.start()]
         env.run(until=env.all_of(processes))
-        self._check_finished()
+        for part in parts:
+            part.check_finished()
         edge_ps = ceil_div(env.now, self.period_ps) * self.period_ps
         if edge_ps > env.now:
             env.run(until=edge_ps)
         self.dram.finish()
-        names: dict[str, Any] = {**self.readers, "dma_write": self.writer, **self.units}
-        for unit in names.values():
+        named = {of_part(part.name, name): unit for part in parts for name, unit in part.named()}
+        for unit in named.values():
             unit.occupancy.enter("idle")
         self._retire(edge_ps)
         path = critical_path(self.last_work)
-        unit_ps = {name: dict(unit.occupancy.ps_by_cause) for name, unit in names.items()}
+        unit_ps = {name: dict(unit.occupancy.ps_by_cause) for name, unit in named.items()}
         unit_ps["ddr"] = dict(self.dram.bus_ps)
+        readers = [reader for part in parts for reader in part.readers.values()]
+        tiles = [tile for record in self.records for tile in record.operation.tiles]
         return Timeline(
             accelerator=self.spec,
             makespan_ps=edge_ps,
@@ -485,35 +470,52 @@ class _Machine:
             path=path,
             mechanism_ps=mechanisms(path, self.dram, edge_ps),
             dma_bytes={
-                "read": sum(reader.size_bytes for reader in self.readers.values()),
-                "write": self.writer.size_bytes,
+                "read": sum(reader.size_bytes for reader in readers),
+                "write": sum(part.writer.size_bytes for part in parts),
             },
             dma_bursts={
-                "read": sum(reader.bursts for reader in self.readers.values()),
-                "write": self.writer.bursts,
+                "read": sum(reader.bursts for reader in readers),
+                "write": sum(part.writer.bursts for part in parts),
             },
-            array_macs=self.units["pe_array"].macs,
-            vector_operations=self.units["vector_unit"].operations + self.units["pe_array"].blends,
+            array_macs=sum(part.units["pe_array"].macs for part in parts),
+            vector_operations=sum(
+                part.units["vector_unit"].operations + part.units["pe_array"].blends
+                for part in parts
+            ),
             buffer_bytes={
-                "read": sum(tile.buffer_read_bytes for _, tile, _ in self.tiles),
-                "write": sum(tile.buffer_write_bytes for _, tile, _ in self.tiles),
+                "read": sum(tile.buffer_read_bytes for tile in tiles),
+                "write": sum(tile.buffer_write_bytes for tile in tiles),
             },
-            slots_held={name: buffer.most_held for name, buffer in self.buffers.items()},
+            slots_held={
+                of_part(part.name, name): buffer.most_held
+                for part in parts
+                for name, buffer in part.buffers.items()
+            },
         )
 
     def _retire(self, makespan_ps: int) -> None:
-        """Split the makespan: each operation gets the time by which it moves the last end on."""
-        retired_ps = 0
-        for record in self.records:
-            record.share_ps = max(record.end_ps - retired_ps, 0)
-            retired_ps = max(retired_ps, record.end_ps)
-        if self.records:
-            self.records[-1].share_ps += makespan_ps - retired_ps
+        """Split the makespan: each operation gets the time by which it moves the last end on.
 
-    def _of(self, tensor: Tensor) -> _Progress:
+        Those of one part retire in program order, those of two as they come.
+        """
+        ends: dict[str, int] = {}
+        retiring = []
+        for record in self.records:
+            part = record.operation.part
+            ends[part] = max(ends.get(part, 0), record.end_ps)
+            retiring.append((ends[part], record))
+        retiring.sort(key=lambda pair: pair[0])  # stable
+        retired_ps = 0
+        for end_ps, record in retiring:
+            record.share_ps = end_ps - retired_ps
+            retired_ps = end_ps
+        if retiring:
+            retiring[-1][1].share_ps += makespan_ps - retired_ps
+
+    def progress_of(self, tensor: Tensor) -> _Progress:
         return self.progress.setdefault(tensor, _Progress())
 
-    def _end(self, work: Work) -> None:
+    def ended(self, work: Work) -> None:
         """Note that `work` ends now."""
         work.end_ps = self.env.now
         self.listen(work)
@@ -522,9 +524,61 @@ class _Machine:
         if self.last_work is None or work.end_ps >= self.last_work.end_ps:
             self.last_work = work
 
+
+class _Part:
+    """Units, buffers and DMA engines that take the operations of one part in program order."""
+
+    def __init__(self, machine: _Machine, name: str, spec: AcceleratorSpec):
+        env, dram, burst_bytes = machine.env, machine.dram, spec.dram.burst_bytes
+        self.env, self.name, self.spec = env, name, spec
+        self.listen, self.overs = machine.listen, machine.overs
+        self.ended, self.progress_of = machine.ended, machine.progress_of
+        self.period_ps = spec.period_ps
+        self.readers = {
+            reader: DmaEngine(env, spec.dma, self.period_ps, dram, burst_bytes, False)
+            for reader in ("dma_read", "dma_read_weights")[: 1 + spec.dma.weight_channel]
+        }
+        self.writer = DmaEngine(env, spec.dma, self.period_ps, dram, burst_bytes, True)
+        self.units: dict[str, Any] = {
+            "pe_array": PEArray(env, spec.pe_array),
+            "vector_unit": VectorUnit(env, spec.vector_unit),
+        }
+        self.buffers = {
+            buffer: Buffer(env, one)
+            for buffer, one in spec.buffers.by_name.items()
+            if buffer != "resident"
+        }
+        self.to_write: deque = deque()
+        self.writer_wake: simpy.Event | None = None
+        self.computing = len(self.units)
+        self.tiles = [
+            (record, tile, _Load(env, len(self.readers)))
+            for record in machine.records
+            if record.operation.part == name
+            for tile in record.operation.tiles
+        ]
+
+    def start(self) -> list:
+        """The processes of this part."""
+        env = self.env
+        processes = [env.process(self._write())]
+        if len(self.readers) == 1:
+            processes += [env.process(self._read("dma_read", lambda _: True))]
+        else:
+            processes += [
+                env.process(self._read("dma_read", lambda name: name != "weight")),
+                env.process(self._read("dma_read_weights", lambda name: name == "weight")),
+            ]
+        return processes + [env.process(self._compute(name)) for name in self.units]
+
+    def named(self) -> list[tuple[str, Any]]:
+        """Everything that has an occupancy, by its name."""
+        return [*self.readers.items(), ("dma_write", self.writer), *self.units.items()]
+
     def _read(self, name: str, serves: Callable[[str], bool]):
         """Walk all tiles and bring in what belongs into the buffers that reader `name` serves."""
         env, reader, burst_bytes = self.env, self.readers[name], self.spec.dram.burst_bytes
+        called = of_part(self.name, name)
         ahead: _Load | None = None
         work: Work | None = None
         for record, tile, load in self.tiles:
@@ -542,11 +596,11 @@ class _Machine:
                     continue
                 if transfer.needs_bytes:
                     reader.wait_for("dependency")
-                    progress = self._of(transfer.tensor)
+                    progress = self.progress_of(transfer.tensor)
                     waited.append((yield from progress.reach(env, transfer.needs_bytes)))
                     load.ready_ps = max(load.ready_ps, env.now)
                 load.pending += 1
-                work = Work(record, name, transfer, [work, *waited], env.now)
+                work = Work(record, called, transfer, [work, *waited], env.now)
                 address, size = transfer.address, transfer.size_bytes
                 yield from reader.transfer(address, size, self._loaded(work, load))
                 record.ddr_read_bytes += size
@@ -564,19 +618,19 @@ class _Machine:
 
     def _compute(self, name: str):
         env, period_ps, unit = self.env, self.period_ps, self.units[name]
-        occupancy = unit.occupancy
+        occupancy, called = unit.occupancy, of_part(self.name, name)
         work: Work | None = None
         for record, tile, load in self.tiles:
             if record.operation.unit != name:
                 continue
             start_ps = env.now
             occupancy.enter("operand")
-            work = Work(record, name, tile, [work])
+            work = Work(record, called, tile, [work])
             work.after.append((yield load.event))
             ready_ps = min(max(load.ready_ps, start_ps), env.now)
             for tensor, size_bytes in tile.needs:
-                if self._of(tensor).size_bytes < size_bytes:
-                    work.after.append((yield from self._of(tensor).reach(env, size_bytes)))
+                if self.progress_of(tensor).size_bytes < size_bytes:
+                    work.after.append((yield from self.progress_of(tensor).reach(env, size_bytes)))
                     ready_ps = env.now
             if tile is record.operation.tiles[0]:
                 for earlier in record.operation.follows:
@@ -613,7 +667,7 @@ class _Machine:
         occupancy.enter_at("busy", begin_ps)
 
     def _finish(self, work: Work, tile: Tile, unit) -> None:
-        self._end(work)
+        self.ended(work)
         unit.work(tile)
         record = work.record
         record.macs += tile.macs
@@ -623,7 +677,7 @@ class _Machine:
         for name in tile.frees:
             self.buffers[name].give(work)
         for tensor, size_bytes in tile.makes:
-            self._of(tensor).add(size_bytes, work)
+            self.progress_of(tensor).add(size_bytes, work)
         if tile.stores:
             self._queue(record, [work], tile.stores, tile.drains)
 
@@ -640,6 +694,7 @@ class _Machine:
     def _write(self):
         env, writer, burst_bytes = self.env, self.writer, self.spec.dram.burst_bytes
         last = work = None
+        called = of_part(self.name, "dma_write")
         while self.computing or self.to_write:
             if not self.to_write:
                 self.writer_wake = env.event()
@@ -648,7 +703,7 @@ class _Machine:
             record, after, transfer, drains = self.to_write.popleft()
             address, size = transfer.address, transfer.size_bytes
             last = env.event()
-            work = Work(record, "dma_write", transfer, [work, *after], env.now)
+            work = Work(record, called, transfer, [work, *after], env.now)
             yield from writer.transfer(address, size, self._written(work, transfer, drains, last))
             record.ddr_write_bytes += size
             record.ddr_write_bursts += bursts(address, size, burst_bytes)
@@ -657,15 +712,15 @@ class _Machine:
 
     def _written(self, work: Work, transfer, drains, landed):
         def done():
-            self._end(work)
-            self._of(transfer.tensor).add(transfer.size_bytes, work)
+            self.ended(work)
+            self.progress_of(transfer.tensor).add(transfer.size_bytes, work)
             for name in drains:
                 self.buffers[name].give(work)
             landed.succeed()
 
         return done
 
-    def _check_finished(self) -> None:
+    def check_finished(self) -> None:
         """Every load has landed and every wait has ended; else the model itself is wrong."""
         stuck = [record.operation.label for record, _, load in self.tiles if load.pending]
         if stuck:

@@ -28,7 +28,7 @@ def machine(name: str) -> AcceleratorSpec:
     if not name.endswith(".py"):
         known = ", ".join(presets)
         raise WorkloadError(f"fit must be given a workload file or one of {known}, not {name!r}")
-    return read_workload(Path(name)).accelerator
+    return read_workload(Path(name)).machine
 
 
 def document(accelerator: AcceleratorSpec) -> dict[str, Any]:

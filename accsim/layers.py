@@ -61,7 +61,7 @@ def layers(workload: Workload) -> Layers:
 
     Raises WorkloadError for a workload whose tiles or tensors do not fit.
     """
-    operations, machine = largest_step(workload), workload.accelerator
+    operations, machine = largest_step(workload), workload.machine
     timeline = engine.simulate(operations, machine)
     return Layers(
         [row(operation, machine) for operation in operations],
@@ -77,7 +77,8 @@ def row(operation: Operation, machine: AcceleratorSpec) -> Row:
         replace(tile, needs=(), loads=tuple(replace(load, needs_bytes=0) for load in tile.loads))
         for tile in operation.tiles
     )
-    timeline = engine.simulate([replace(operation, tiles=tiles, follows=())], machine)
+    machine = machine.parts[operation.part]
+    timeline = engine.simulate([replace(operation, part="", tiles=tiles, follows=())], machine)
     (record,) = timeline.records
     on_array = operation.unit == "pe_array"
     compute = record.busy_ps // machine.period_ps

@@ -253,7 +253,7 @@ def _check_fit(workload: Workload, dataset: Dataset) -> None:
     if dataset.train_images.shape[1:] != shape:
         have = "x".join(map(str, dataset.train_images.shape[1:]))
         raise ValueError(f"images of network {workload.network.name} must be {image}, not {have}")
-    numerics, lanes = workload.numerics, workload.accelerator.vector_unit.lanes
+    numerics, lanes = workload.numerics, workload.machine.vector_unit.lanes
     if numerics.uses_lfsr and numerics.lfsr_lanes != lanes:
         raise ValueError(
             f"lfsr_lanes must be the {lanes} lanes of the vector unit of "
@@ -405,7 +405,7 @@ def _summary(workload, dataset, accuracy, shifted, clock, totals, log) -> dict[s
             "peak_ddr_bytes": ring + in_ddr,
             "peak_on_chip_bytes": sum(on_chip),
             "macs": totals.macs,
-            "pe_utilization": totals.macs / (accelerator.pe_array.macs_per_cycle * working_cycles),
+            "pe_utilization": totals.macs / (accelerator.macs_per_cycle * working_cycles),
             "ddr_peak_bytes_per_second": accelerator.dram.peak_bytes_per_second,
             "idle_seconds": units.seconds(totals.idle_ps),
             "frames_seen": last["frames_seen"],

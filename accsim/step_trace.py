@@ -18,7 +18,7 @@ def record(workload: Workload) -> Trace:
     first of its bursts; arrivals are clocks of the accelerator's memory. Raises WorkloadError for a
     workload whose tiles or tensors do not fit.
     """
-    accelerator = workload.accelerator
+    accelerator = workload.machine
     operations = largest_step(workload)
     heard: list[tuple[int, ...]] = []
 

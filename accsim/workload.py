@@ -77,6 +77,12 @@ class Workload:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value}")
+        _ = self.machine  # the schedule can use the accelerator
+
+    @property
+    def machine(self) -> AcceleratorSpec:
+        """The accelerator as the schedule uses it."""
+        return self.schedule.machine(self.accelerator)
 
 
 def read_workload(path: Path) -> Workload:
@@ -176,7 +182,7 @@ def largest_step(workload: Workload) -> tuple[Operation, ...]:
         return workload.schedule.operations(
             workload.network,
             workload.numerics,
-            workload.accelerator,
+            workload.machine,
             workload.dataflow,
             largest_passes(workload),
         )

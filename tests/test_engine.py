@@ -82,6 +82,44 @@ def test_units_work_side_by_side_where_nothing_binds_them():
     assert causes(timeline, "vector_unit") == {"busy": 7, "idle": 3}
 
 
+def test_parts_work_side_by_side_each_with_its_own_units():
+    tiles = {"student": Tile(cycles=10), "teacher": Tile(cycles=7)}
+    timeline = simulate(
+        [replace(operation("pe_array", tile), part=part) for part, tile in tiles.items()],
+        MACHINE.split(8),
+    )
+    assert timeline.makespan_cycles == 10
+    assert causes(timeline, "student_pe_array") == {"busy": 10}
+    assert causes(timeline, "teacher_pe_array") == {"busy": 7, "idle": 3}
+    assert timeline.passes()["unit"].tolist() == ["student_pe_array", "teacher_pe_array"]
+    shares = [record.share_ps // 5000 for record in timeline.records]
+    assert shares == [3, 7]  # the teacher's ends first
+
+
+def test_parts_share_one_channel():
+    """Ports of 64 bytes a cycle each are 128 of a DDR that has 96."""
+    wide = replace(MACHINE, dma=DmaSpec(128, 128), check_board=False).split(16)
+
+    def read(part, address):
+        load = Transfer(tensor(2**18, address), 0, 2**18)
+        tile = Tile(cycles=1, loads=(load,), fills=("input",), frees=("input",))
+        return replace(operation("pe_array", tile), part=part)
+
+    alone = simulate([read("student", 0)], wide)
+    together = simulate([read("student", 0), read("teacher", 2**20)], wide)
+    assert alone.makespan_cycles >= 2**18 // 64
+    assert together.makespan_cycles >= 2**19 / 96.02 > alone.makespan_cycles
+    assert together.makespan_cycles < 2 * alone.makespan_cycles
+    ends = [record.end_ps for record in together.records]
+    assert max(ends) < 1.01 * min(ends)  # the channel favours neither
+
+
+def test_operations_of_a_part_that_the_machine_has_not_are_refused():
+    stray = replace(operation("pe_array", Tile(cycles=1)), part="teacher")
+    with pytest.raises(ValueError, match=r"parts \[''\] of ZCU104, not of \['teacher'\]"):
+        simulate([stray], MACHINE)
+
+
 def test_a_tile_waits_for_what_another_unit_makes_on_chip():
     made = tensor(64)
     timeline = simulate(

@@ -39,6 +39,27 @@ def test_compare_explains_every_schedule_in_a_line(write_workload, tmp_path):
         assert re.search(rf"^{re.escape(schedule)}: \w+", ran.output, re.MULTILINE)
 
 
+def test_a_split_machine_is_compared_fitted_cut_into_layers_and_traced(write_workload, tmp_path):
+    out = tmp_path / "compared"
+    schedules = "LayerwiseEma,SpatialSplit(teacher_rows=4)"
+    compared = call(
+        "compare", write_workload(), "--steps", 2, "--out", out, "--schedules", schedules
+    )
+    assert compared.exit_code == 0, compared.output
+    rows = json.loads((out / "compare.json").read_text())["schedules"]
+    assert [row["schedule"] for row in rows] == schedules.split(",")
+    header = "from accsim.schedule import SpatialSplit\n"
+    path = write_workload(schedule="SpatialSplit(teacher_rows=4)")
+    path.write_text(header + path.read_text())
+    fitted = call("fit", path)
+    assert "teacher's PE array" in fitted.output
+    assert "student's gradient buffer" in fitted.output
+    shown = json.loads(call("layers", path, "--json").output)
+    assert shown["pe_array"].keys() >= {"teacher_forward", "backward_weight"}
+    traced = call("dram", "trace", path, "--out", tmp_path / "step.trace")
+    assert traced.exit_code == 0, traced.output
+
+
 def test_schedules_are_arguments_of_schedules():
     text = (
         "GradientAccumulation(LayerwiseEma(), micro_batches=3),"
@@ -198,6 +219,16 @@ def mistakes():
             "more micro-batches than labels",
             lambda w, t: ["compare", w(), "--schedules", "GradientAccumulation(SeparateEma, 9)"],
             "micro_batches of the schedule must be at most the 8 labelled images of a batch, not 9",
+        ),
+        (
+            "no row for the student",
+            lambda w, t: ["compare", w(), "--schedules", "SpatialSplit(teacher_rows=8)"],
+            "teacher_rows must be 1 to 7, for the PE array has 8 rows of which each part needs one",
+        ),
+        (
+            "no share for the teacher",
+            lambda w, t: ["compare", w(), "--schedules", "SpatialSplit"],
+            "--schedules SpatialSplit: ",
         ),
         ("no such file", lambda w, t: ["run", t / "none.py"], "there is no such file"),
         ("no workload", lambda w, t: ["run", written(t, "steps = 3\n")], "must define `workload"),

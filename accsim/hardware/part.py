@@ -7,6 +7,12 @@ from accsim.hardware.buffer import BufferSpec, BuffersSpec
 from accsim.hardware.dma import DmaSpec
 from accsim.hardware.pe_array import PEArraySpec
 from accsim.hardware.vector_unit import VectorUnitSpec
+from accsim.units import ceil_div
+
+
+def of_part(part: str, name: str) -> str:
+    """What block or memory `name` of `part` is called; the only part has no name."""
+    return f"{part}_{name}" if part else name
 
 
 class Whole(Protocol):
@@ -40,10 +46,11 @@ def cut(whole: Whole, teacher_rows: int) -> tuple[PartSpec, PartSpec]:
 
     The teacher gets `teacher_rows` of the PE array, and of all else the same share, rounded down
     but at least one: lanes, banks of the input, weight and output buffers and the capacity in them,
-    resident bytes, bytes a cycle of the DMA's ports. The student gets the rest, and the gradient
-    buffer whole: the teacher makes no gradients. So the parts have together what the whole has. A
-    cut doubles only what no row has a share of: the foot of each column, the control, the FIFOs'
-    last block.
+    resident bytes, bytes a cycle of the DMA's ports. Of the weight buffer it gets no fewer banks
+    than give each column an operand a cycle, for it has all of the columns. The student gets the
+    rest, and the gradient buffer whole: the teacher makes no gradients. So the parts have together
+    what the whole has. A cut doubles only what no row has a share of: the foot of each column, the
+    control, the FIFOs' last block.
 
     Raises ValueError where a part would be left without a row, a lane, a bank or a byte.
     """
@@ -62,6 +69,10 @@ def cut(whole: Whole, teacher_rows: int) -> tuple[PartSpec, PartSpec]:
     def buffer(name: str) -> BufferSpec:
         of_all: BufferSpec = getattr(whole.buffers, name)
         banks = share(f"banks of the {name} buffer", of_all.banks)
+        if name == "weight":
+            array = whole.pe_array
+            feed = ceil_div(array.columns * array.operand_bytes * 8, of_all.width_bits)
+            banks = min(max(banks, feed), of_all.banks - 1)
         return replace(
             of_all, banks=banks, capacity_bytes=of_all.capacity_bytes * banks // of_all.banks
         )

@@ -7,6 +7,7 @@ from accsim.schedule.gradient_accumulation import GradientAccumulation
 from accsim.schedule.layerwise_ema import LayerwiseEma
 from accsim.schedule.overlapped_ema import OverlappedEma
 from accsim.schedule.separate_ema import SeparateEma
+from accsim.schedule.spatial_split import SpatialSplit
 from accsim.schedule.teacher_ahead import TeacherAhead
 
 SCHEDULES = (
@@ -18,6 +19,7 @@ SCHEDULES = (
     GradientAccumulation,
     AlternateTeacher,
     TeacherAhead,
+    SpatialSplit,
 )
 
 __all__ = [kind.__name__ for kind in SCHEDULES]

@@ -31,7 +31,7 @@ class Life(NamedTuple):
 class Allocation:
     """Bytes of one memory that hold a tensor from operation `first` to `last`, both counted."""
 
-    memory: str  # "ddr", "resident" or "gradient": the sums beside the slots of that buffer
+    memory: str  # ddr, or a part's resident or gradient buffer: sums, beside the slots of that
     address: int  # in that memory
     tensor: Tensor
     size_bytes: int

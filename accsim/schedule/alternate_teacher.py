@@ -50,6 +50,9 @@ class AlternateTeacher(Schedule):
             labels=inner.labels * batches if (step - 1) % self.every == 0 else 0,
         )
 
+    def machine(self, accelerator):
+        return self.schedule.machine(accelerator)
+
     def explain(self):
         labels = f"labels {self.every} batches at once" if self.queue else "labels"
         return (

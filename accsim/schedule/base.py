@@ -27,6 +27,10 @@ class Schedule(ABC):
         """What the values of `step`, from 1, take from this schedule."""
         return Turn(self.blend(step))
 
+    def machine(self, accelerator: AcceleratorSpec) -> AcceleratorSpec:
+        """`accelerator` as this schedule uses it: whole, or cut in parts that work side by side."""
+        return accelerator
+
     @abstractmethod
     def explain(self) -> str:
         """One line: why its bytes differ from those of SeparateEma."""
@@ -45,6 +49,8 @@ class Schedule(ABC):
         store: bool = True,
     ) -> tuple[Operation, ...]:
         """Operations of one step, cut into tiles; `store`: the blended teacher is written back.
+
+        `accelerator` is what `machine` makes of the board's.
 
         Raises ValueError for a buffer too small for one tile and for tensors beyond the DDR.
         """

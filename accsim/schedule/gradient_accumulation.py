@@ -36,6 +36,9 @@ class GradientAccumulation(Schedule):
         inner = self.schedule.turn(step)
         return replace(inner, micro_batches=inner.micro_batches * self.micro_batches)
 
+    def machine(self, accelerator):
+        return self.schedule.machine(accelerator)
+
     def explain(self):
         return (
             f"{self.schedule.explain()}; the student's weights are read for each of "

@@ -13,6 +13,8 @@ from accsim.dataflow.sweep import Sweep, WordSweep
 from accsim.dataflow.tile import Operand, Plan, Tensor, Tile, Weights
 from accsim.dataflow.tiling import Tiling, Window
 from accsim.hardware.accelerator import AcceleratorSpec
+from accsim.hardware.buffer import BufferSpec
+from accsim.hardware.part import of_part
 from accsim.hardware.vector_unit import operands
 from accsim.network import (
     IDENTITY,
@@ -65,6 +67,7 @@ class Operation:
     takes: tuple[Allocation, ...] = ()
     gives: tuple[Allocation, ...] = ()
     follows: tuple[int, ...] = ()
+    part: str = ""  # of a machine that is cut in two: student or teacher
 
     @property
     def label(self) -> str:
@@ -104,6 +107,7 @@ class _Draft:
     network: str
     node: Node
     pass_name: str
+    part: str
     unit: str
     samples: int
     reads: tuple[Tensor, ...]
@@ -127,13 +131,15 @@ class Program:
     ):
         self.network = network
         self.numerics = numerics
-        self.accelerator = accelerator
+        self.accelerator = accelerator  # of one that is cut in two, the student's part
+        self.parts = accelerator.parts
         self.dataflow = dataflow
         self.own_labels = own_labels  # the labelling pass reads the student's weights
         self._drafts: list[_Draft] = []
         self._outputs: dict[int, Tensor] = {}  # of the student's forward pass
         self._step_inputs: dict[tuple[int, str], tuple[Tensor, ...]] = {}  # of its vector steps
         self._logits: dict[str, Tensor] = {}
+        self._copies: dict[Tensor, Tensor] = {}  # where the average of a teacher kept twice goes
         self._outlasting: set[Tensor] = set()  # what later steps read too
         self._logit_error: Tensor | None = None
         self._sums: dict[int, Tensor] = {}  # gradients of the micro-batches so far
@@ -235,6 +241,14 @@ class Program:
             positions.append(positions[-1] if index and drafts[index - 1].keeps else middle)
             done += cycles
         return positions
+
+    def keep_teacher_twice(self) -> None:
+        """Write the teacher's average beside the teacher; the next step finds them changed over."""
+        for stores in (self._stores, self._exponents):
+            for (kind, index), tensor in tuple(stores.items()):
+                if kind == "teacher":
+                    copy = self._tensor(f"{tensor.name}_next", tensor.kind, tensor.size_bytes, 1)
+                    stores[f"{kind}_next", index] = self._copies[tensor] = copy
 
     # The student's part of a step
 
@@ -648,6 +662,7 @@ class Program:
         reads, writes = _by_role(chain, tensors)
         narrowed = ("weights", "backward") * updates + ("teacher",) * averages
         writes += tuple(tensor for kind in narrowed for tensor in self._narrowed(kind, node))
+        writes = tuple(self._copies.get(tensor, tensor) for tensor in writes)
         network = "student" if gradient or updates else "teacher"
         pass_name = "update" if updates else chain[0]
         words = node.weights + (node.vector_words if updates or averages else 0)
@@ -678,9 +693,19 @@ class Program:
         self, network, node, pass_name, samples, reads, writes, job, gemm=None, words=0, keeps=()
     ) -> None:
         unit = "pe_array" if gemm else "vector_unit"
+        part = self._part(pass_name)
         self._drafts.append(
-            _Draft(network, node, pass_name, unit, samples, reads, writes, job, gemm, words, keeps)
-        )
+            _Draft(
+                network, node, pass_name, part, unit, samples, reads, writes, job, gemm, words,
+                keeps,
+            )
+        )  # fmt: skip
+
+    def _part(self, pass_name: str) -> str:
+        """The part of the machine that a pass runs on."""
+        if len(self.parts) == 1:
+            return ""
+        return "teacher" if pass_name == "teacher_forward" else "student"
 
     def _sweep(
         self, network, node, pass_name, chain, samples, tensors,
@@ -751,7 +776,7 @@ class Program:
                     whole=whole or home in out_of_order or tensor.kind in _STORES,
                 )
 
-            plan: Plan = draft.job(use).plan(self.accelerator, self.dataflow)
+            plan: Plan = draft.job(use).plan(self.parts[draft.part], self.dataflow)
             made = {homes[tensor] for tensor in draft.writes} | {home for home, _ in plan.writes}
             if not plan.in_order:
                 out_of_order.update(homes[tensor] for tensor in draft.writes)
@@ -773,6 +798,7 @@ class Program:
                     plan.slot_bytes,
                     takes=tuple(one for one in memory if one.first == index),
                     gives=tuple(one for one in memory if one.last == index),
+                    part=draft.part,
                 )
             )
             reads, writes = (
@@ -781,7 +807,8 @@ class Program:
                 for moved, side in ((plan.reads, draft.reads), (plan.writes, draft.writes))
             )
             writes |= {one for one in stay if one.copy and one.first == index}
-            uses.append(Uses(draft.unit, frozenset(reads), frozenset(writes)))
+            unit = of_part(draft.part, draft.unit)
+            uses.append(Uses(unit, frozenset(reads), frozenset(writes)))
         waits = follows(uses, memory)
         return tuple(
             replace(operation, follows=wait)
@@ -808,11 +835,17 @@ class Program:
 
     def _fits_a_slot(self, gradient: Tensor) -> bool:
         """Whether a gradient stays in the gradient buffer until its update."""
-        return self._summed_bytes(gradient) <= self.accelerator.buffers.gradient.tile_bytes
+        return self._summed_bytes(gradient) <= self._gradient_buffer.tile_bytes
+
+    @property
+    def _gradient_buffer(self) -> BufferSpec:
+        buffer = self.accelerator.buffers.gradient
+        assert buffer is not None, "the student's part has no gradient buffer"
+        return buffer
 
     def _room_for_sums(self) -> int:
         """Bytes of the gradient buffer beyond its slots, each as large as the largest gradient."""
-        buffer = self.accelerator.buffers.gradient
+        buffer = self._gradient_buffer
         gradients = map(self._summed_bytes, self._gradients())
         return max(buffer.capacity_bytes - buffer.slots * max(gradients, default=0), 0)
 
@@ -832,7 +865,8 @@ class Program:
 
         What is stored from step to step comes first, at the same place in every step. What no
         operation writes is there when the step begins, images and labels; what none reads stays to
-        the end. Raises ValueError for tensors beyond the DDR.
+        the end. A part of a machine that works beside the student's does not keep its order: what
+        it makes stays to the end too. Raises ValueError for tensors beyond the DDR.
         """
         end = len(self._drafts) - 1
         written = {tensor for draft in self._drafts for tensor in draft.writes}
@@ -843,7 +877,8 @@ class Program:
                 if tensor not in resident and tensor.kind not in _STORES:
                     place = self._place_of.get(tensor, tensor)
                     first, _ = spans.get(place, (index if tensor in written else 0, 0))
-                    spans[place] = first, end if tensor in outlast else index
+                    stays = tensor in outlast or draft.part != self._part("update")
+                    spans[place] = first, end if stays else index
         arena = Arena(grain_bytes=PAGE_BYTES)
         placed: list[Allocation] = []
         for stores in (self._stores, self._residuals, self._exponents):
@@ -880,18 +915,20 @@ class Program:
             for tensor in draft.reads:
                 uses.setdefault(tensor, []).append(index)
                 ends[self._place_of.get(tensor, tensor)] = index
-        buffers = self.accelerator.buffers
-        free = [buffers.resident_bytes] * len(self._drafts)
+        free = {
+            part: [spec.buffers.resident_bytes] * len(self._drafts)
+            for part, spec in self.parts.items()
+        }
         chosen: dict[Tensor, Life] = {}
         copies: list[Life] = []
         sums: list[Allocation] = []
 
         def hold(size_bytes: int, first: int, last: int) -> bool:
-            """Take bytes from operation `first` to `last`, if there are so many."""
-            span = range(first, last + 1)
-            fits = all(free[index] >= size_bytes for index in span)
+            """Take bytes from operation `first` to `last`, if there are so many where they run."""
+            span, left = range(first, last + 1), free[self._drafts[first].part]
+            fits = all(left[index] >= size_bytes for index in span)
             for index in span if fits else ():
-                free[index] -= size_bytes
+                left[index] -= size_bytes
             return fits
 
         outlast = self._outlast()
@@ -901,9 +938,10 @@ class Program:
                 size = tensor.size_bytes
                 if tensor.kind == "gradient_sum":
                     if tensor not in self._place_of and size <= room:
-                        address = buffers.gradient.capacity_bytes - room
+                        address = self._gradient_buffer.capacity_bytes - room
                         life = Life(tensor, size, index, ends[tensor])
-                        sums.append(Allocation("gradient", address, *life))
+                        memory = of_part(draft.part, "gradient")
+                        sums.append(Allocation(memory, address, *life))
                         room -= size
                 elif tensor.kind not in ("gradient", *_STORES) and tensor not in outlast:
                     last = uses[tensor][-1]
@@ -920,13 +958,25 @@ class Program:
                     for tensor, size in again.items()
                 ]
         for tensor, readers in uses.items():
-            products = [index for index in readers if self._drafts[index].gemm]
+            products = [
+                index
+                for index in readers
+                if self._drafts[index].gemm and self._drafts[index].part == self._part("update")
+            ]
             if tensor.kind == "weights" and len(products) > 1:
                 life = Life(tensor, tensor.size_bytes, products[0], products[-1], copy=True)
                 if hold(life.size_bytes, life.first, life.last):
                     copies.append(life)
-        arena = Arena(buffers.resident_bytes)
-        return sums + largest_first("resident", [*chosen.values(), *copies], arena)
+        lives: dict[str, list[Life]] = {part: [] for part in self.parts}
+        for life in (*chosen.values(), *copies):
+            lives[self._drafts[life.first].part].append(life)
+        return sums + [
+            one
+            for part, spec in self.parts.items()
+            for one in largest_first(
+                of_part(part, "resident"), lives[part], Arena(spec.buffers.resident_bytes)
+            )
+        ]
 
 
 _BACK = {"pool": "route", "activate": "slope", "average": "spread"}  # forward: backward

@@ -18,12 +18,19 @@ class TeacherAhead(Schedule):
     student's, so that the array works on one while the vector unit works on the other: over the
     whole step where the average follows in a pass of its own (SeparateEma), else up to the first
     update, for what the teacher's pass reads must not change under it.
+
+    Raises ValueError for a `schedule` that labels ahead itself.
     """
 
     schedule: Schedule
 
     def __post_init__(self):
         require_schedule(self.schedule)
+        if self.schedule.turn(1).ahead:
+            raise ValueError(
+                f"schedule of a TeacherAhead must not label ahead itself, "
+                f"but {self.schedule!r} does"
+            )
 
     def blend(self, step):
         return self.schedule.blend(step)

@@ -27,6 +27,14 @@ def test_the_teacher_gets_its_share_of_everything_but_the_gradient_buffer():
     assert (teacher.dma.read_bytes_per_cycle, student.dma.read_bytes_per_cycle) == (24, 40)
 
 
+def test_each_column_of_the_teacher_gets_an_operand_a_cycle():
+    """32 columns take 4 banks of 8 bytes, though 2 rows of 32 would be one bank of 16."""
+    student, teacher = cut(boards.ZCU104, 2)
+    assert (teacher.buffers.weight.banks, student.buffers.weight.banks) == (4, 12)
+    assert teacher.buffers.weight.bytes_per_cycle == 32
+    assert teacher.buffers.input.banks == 1
+
+
 @pytest.mark.parametrize("whole", [boards.ZCU102, boards.PYNQ_Z2], ids=lambda board: board.name)
 @pytest.mark.parametrize("teacher_rows", [1, 3, 7])
 def test_the_parts_have_together_what_the_whole_has(whole, teacher_rows):
