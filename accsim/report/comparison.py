@@ -172,16 +172,21 @@ def cycle_differences(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def told_cycles(row: Mapping[str, Any], first: bool) -> dict[str, str]:
-    """A row of `cycle_differences` as a reader wants it, and the mechanism that decides."""
+    """A row of `cycle_differences` as a reader wants it, and the mechanism that decides.
+
+    It is a share of the cycles without those in which the machine waits for frames.
+    """
     sign = "" if first else "+"
     cells = {name: f"{round(row[name]):{sign},}" for name in ("cycles", *MECHANISMS)}
-    largest = max(MECHANISMS, key=lambda name: row[name] * (1 if row["cycles"] >= 0 else -1))
-    share = percent(row[largest] / row["cycles"]) if row["cycles"] else "none"
+    working = row["cycles"] - row["idle"]
+    units = [name for name in MECHANISMS if name != "idle"]
+    largest = max(units, key=lambda name: row[name] * (1 if working >= 0 else -1))
+    most = f"{MECHANISMS[largest]}, {percent(row[largest] / working)}" if working else "none"
     return {
         "schedule": row["schedule"],
         **cells,
         "row hits": percent(row["row_hit_share"]),
-        "most of it": f"{MECHANISMS[largest]}, {share}",
+        "most of it": most,
     }
 
 

@@ -194,3 +194,11 @@ def test_cycles_differ_by_what_the_critical_path_waits_for(rows, tmp_path):
     assert "| SeparateEma | 4,000 | 3,000 | 0 | 0 | 0 | 1,000 | 0 | 0 | 0 | 90.0% |" in page
     assert "| LayerwiseEma | -500 | -600 | +200 | +0 | +0 | -100 | +0 | +0 | +0 | 75.0% |" in page
     assert "| DDR data, 120.0% |" in page
+    assert "| Same | +0 | +0 | +0 | +0 | +0 | +0 | +0 | +0 | +0 | 90.0% | none |" in page
+
+
+def test_waiting_for_frames_decides_nothing(rows, tmp_path):
+    """A machine that is 500 cycles faster in a step waits 500 longer for the next frames."""
+    rows[1]["mechanism_cycles"] |= {"idle": 500.0}
+    page = (write_comparison(tmp_path / "both", rows, EXPLANATIONS) / "README.md").read_text()
+    assert "| +0 | +500 | 75.0% | DDR data, 120.0% |" in page
