@@ -13,7 +13,7 @@ class Passes:
     rejected the whole batch: the step ends with them.
     """
 
-    teacher_forward: int  # samples
+    teacher_forward: int  # samples, every view of a frame is one
     student_forward: int  # samples
     backward: int  # samples, both backward_data and backward_weight
     ema: bool  # the teacher takes part in this step and follows the student
@@ -41,7 +41,7 @@ class Passes:
 
     @property
     def frames(self) -> int:
-        """Samples of the student that have a teacher's labels."""
+        """Labels that the student reads: one of every view of each of its frames."""
         return self.teacher_forward - self.queued
 
     @property

@@ -164,10 +164,11 @@ def largest_passes(workload: Workload) -> Passes:
         own.stop - own.start + seen.stop - seen.start
         for own, seen in zip(cuts(labelled, count), cuts(frames, count), strict=True)
     ]
-    waiting = frames * (workload.schedule.turn(1).labels - 1)
+    labels = whole.teacher_forward * stream.label_views
+    waiting = labels * (workload.schedule.turn(1).labels - 1)
     return replace(
         whole,
-        teacher_forward=whole.teacher_forward + waiting,
+        teacher_forward=labels + waiting,
         micro_batches=tuple((size, size) for size in sizes) if count > 1 else (),
         queued=waiting,
     )

@@ -33,7 +33,7 @@ from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.self_taught import SelfTaught
 from accsim.training.supervised import Supervised
 from accsim.training.weight_average import Equal, WeightAverage
-from accsim.workload import WorkloadError, read_workload
+from accsim.workload import WorkloadError, largest_passes, read_workload
 
 
 @pytest.fixture
@@ -390,6 +390,38 @@ def test_a_rule_in_float_is_charged_as_in_fixed_point(workload, dataset):
     assert fixed.tables.steps["labelled_error"].tolist() != (
         real.tables.steps["labelled_error"].tolist()
     )
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        LayerwiseEma(),
+        GradientAccumulation(SeparateEma(), micro_batches=2),
+        TeacherAhead(SeparateEma()),
+        AlternateTeacher(LayerwiseEma(), every=2, queue=True),
+    ],
+    ids=told,
+)
+def test_every_view_that_is_labelled_is_charged(schedule, workload, dataset):
+    """Twice the teacher's MACs and, in the loss, its logits: 8 frames of 2 classes more a step."""
+    one, two = (
+        simulate(
+            replace(workload, schedule=schedule, data=replace(workload.data, label_views=views),
+                    algorithm=MeanTeacher(confidence_threshold=1.0)),
+            dataset,
+        )
+        for views in (1, 2)
+    )  # fmt: skip
+    assert all(book["closed"] for book in two.summary["ledgers"].values())
+    macs = [r.tables.passes.groupby("pass")["macs"].sum() for r in (one, two)]
+    assert (macs[1] - macs[0])["teacher_forward"] == macs[0]["teacher_forward"] > 0
+    assert (macs[1] - macs[0]).drop("teacher_forward").eq(0).all()
+    busy = [r.tables.passes.groupby("pass")["cycles_busy"].sum()["loss"] for r in (one, two)]
+    assert busy[1] > busy[0]
+    frames = [r.tables.steps["unlabelled_samples"].tolist() for r in (one, two)]
+    assert frames[0] == frames[1]
+    assert largest_passes(replace(workload, schedule=schedule, data=replace(
+        workload.data, label_views=2))).frames == 2 * 8  # fmt: skip
 
 
 def test_a_student_that_labels_itself_stores_no_teacher(workload, dataset):

@@ -36,7 +36,8 @@ class Batch:
     """One step's images, int8[N, H, W, C], augmented; the two views are of the same frames.
 
     Where the teacher labels for several steps at once, its view of the first shows the frames of
-    all of them, in order, and that of the others shows none.
+    all of them, in order, and that of the others shows none. Where it labels several views of a
+    frame, all frames come once in order, then again.
     """
 
     labelled: np.ndarray
@@ -49,6 +50,7 @@ class Batch:
     kinds: np.ndarray | None = None  # int8[N] of the frames, FrameKind; None: all are clean
     arrived_ps: np.ndarray | None = None  # int64[N] of the frames; None: no camera
     frames_waiting: int = 0  # in the ring buffer as the step begins, its own included
+    label_views: int = 1  # of each frame in `teacher_view`
     blending: Blending | None = None  # of the student's view; None: every frame shows itself
 
 
@@ -106,6 +108,7 @@ class SemiSupervisedStream(Stream):
     disturbances: tuple[Disturbance, ...] = ()
     translate: int = 4  # largest shift of a view, pixels
     flip: bool = True
+    label_views: int = 1  # of each frame, whose labels are averaged
     student_augmentation: Strong | None = None  # of the student's view of the frames, beside those
     mixup: Mixup | None = None  # of that view in the end
 
@@ -119,6 +122,7 @@ class SemiSupervisedStream(Stream):
             ("frames_per_second", 1),
             ("buffer_frames", max(1, self.unlabelled_per_batch)),
             ("translate", 0),
+            ("label_views", 1),
         ):
             value = getattr(self, name)
             if not value >= least:  # NaN neither
@@ -166,8 +170,8 @@ class SemiSupervisedStream(Stream):
         pool = frame_pool(dataset, self.unlabelled_imbalance, random_key(seed, FRAME_DRAW))
         camera = Camera(self.frames_per_second, self.buffer_frames, clock)
 
-        def view(images, which, step, strong=None):
-            key = random_key(seed, which, step)
+        def view(images, *which, strong=None):
+            key = random_key(seed, *which)
             everyone = np.arange(len(images))
             distorted = strong.distort(images, key) if strong else images
             seen = augment(
@@ -189,7 +193,12 @@ class SemiSupervisedStream(Stream):
             first = step * self.labelled_per_batch
             places = range(first, first + self.labelled_per_batch)
             replayed = in_random_order(places, len(labelled), random_key(seed, REPLAY))
-            student_view = view(frames[own], STUDENT_VIEW, step, self.student_augmentation)
+            student_view = view(frames[own], STUDENT_VIEW, step, strong=self.student_augmentation)
+            labelling = frames[:0] if turn else frames
+            teacher_view = view(labelling, TEACHER_VIEW, step)
+            more = [
+                view(labelling, TEACHER_VIEW, step, number) for number in range(1, self.label_views)
+            ]
             blending = None
             if self.mixup:
                 blending = self.mixup.draw(len(student_view), random_key(seed, MIXUP, step))
@@ -198,13 +207,14 @@ class SemiSupervisedStream(Stream):
                 view(dataset.train_images[labelled[replayed]], LABELLED_VIEW, step),
                 labels[replayed],
                 student_view,
-                view(frames[:0] if turn else frames, TEACHER_VIEW, step),
+                np.concatenate([teacher_view, *more]),
                 -IMAGE_BITS,
                 camera.seen - len(numbers) + own.stop,
                 camera.dropped,
                 kinds[own],
                 arrived[own],
                 waiting,
+                self.label_views,
                 blending,
             )
 

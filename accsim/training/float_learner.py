@@ -96,11 +96,10 @@ class FloatLearner(Learner):
             share = self._share()
             if share and self.average:
                 self._move(self.average, Fraction(share[0], 1 << share[1]), tallies["teacher"])
-        forward = 0 if rejected else labelled + len(taught)
         return Outcome(
             passes=Passes(
-                len(taught),
-                forward,
+                len(taught) * batch.label_views,
+                0 if rejected else labelled + len(taught),
                 0 if rejected else labelled + int(taught.sum()),
                 ema=share is not None,
                 own_labels=self.is_taught and rule.own_labels,
@@ -147,6 +146,7 @@ class FloatLearner(Learner):
             logits = labeller.train()(view)
             if isinstance(rule, MeanTeacher) and rule.teacher_statistics is Statistics.RUNNING:
                 logits = labeller.eval()(view)  # that of its batch has just moved them on
+        logits = logits.reshape(batch.label_views, -1, logits.shape[1]).mean(0)
         confidence, classes = torch.softmax(logits, 1).max(1)
         targets, sure = targets_of(rule.consistency, logits), confidence > rule.confidence_threshold
         if batch.blending:

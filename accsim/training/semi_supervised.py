@@ -162,7 +162,7 @@ class SemiSupervisedLearner(Learner):
                 labelled + sure,
                 ema=turn.labels > 0 and not (rejected or self.rule.own_labels),
                 micro_batches=study.descent.micro_batches,
-                queued=labelling - len(lesson),
+                queued=labelling - len(lesson) * batch.label_views,
                 ahead=turn.ahead,
                 own_labels=self.rule.own_labels,
             ),
@@ -185,7 +185,8 @@ class SemiSupervisedLearner(Learner):
     def _lesson(self, batch: Batch, labelling: int) -> Lesson:
         """The frames that have labels: of this step's `labelling`, or of an earlier step's."""
         if labelling:
-            self.waiting = self.label(Map(batch.teacher_view, batch.exponent))
+            logits = self.label(Map(batch.teacher_view, batch.exponent))
+            self.waiting = mean_of_views(logits, batch.label_views)
         logits, self.waiting = np.split(self.waiting, [len(batch.student_view)])
         threshold = round(self.rule.confidence_threshold * (1 << loss.PROBABILITY_BITS))
         sure = loss.softmax(logits, loss.EXP2).max(axis=1) > threshold
@@ -214,3 +215,13 @@ class SemiSupervisedLearner(Learner):
             study.correct += int((top_class(logits) == labels).sum())
             study.labelled_errors.append(supervised)
             study.frame_errors.append(consistency)
+
+
+def mean_of_views(logits: np.ndarray, views: int) -> np.ndarray:
+    """Mean over the views of each frame, rounded half up: int32[views * N, C] -> int32[N, C].
+
+    That of logits is the geometric mean of probabilities. Source: of probabilities, Berthelot et
+    al., "MixMatch", NeurIPS 2019, eq. 6; sharpening (its eq. 7) is `Divergence`'s temperature.
+    """
+    total = logits.reshape(views, -1, logits.shape[1]).sum(axis=0, dtype=np.int64)
+    return ((2 * total + views) // (2 * views)).astype(np.int32)

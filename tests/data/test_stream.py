@@ -83,6 +83,16 @@ def test_frames_of_the_students_view_are_blended_in_the_end(dataset):
     assert (blended.student_view != plain.student_view).any((1, 2, 3)).sum() > 10
 
 
+def test_the_teacher_may_see_several_views_of_every_frame(dataset):
+    (one,), (three,) = (batches(dataset, 1, label_views=views) for views in (1, 3))
+    views = np.split(three.teacher_view, 3)
+    assert np.array_equal(views[0], one.teacher_view)
+    assert np.array_equal(three.student_view, one.student_view)
+    assert len({view.tobytes() for view in views}) == 3
+    (still,) = batches(dataset, 1, label_views=2, translate=0, flip=False)
+    assert np.array_equal(still.teacher_view, np.concatenate([still.student_view] * 2))
+
+
 def test_seeds_choose_other_labels_and_frames(dataset):
     one, same, other = (batches(dataset, 1, seed=s)[0] for s in (0, 0, 1))
     assert np.array_equal(one.labelled, same.labelled)
@@ -278,6 +288,7 @@ def test_imbalance_of_labels_and_of_frames(dataset):
             {"student_augmentation": True},
             r"student_augmentation must be Strong\(...\) or None, not",
         ),
+        ({"label_views": 0}, "label_views must be at least 1, not 0"),
         ({"mixup": 0.5}, r"mixup must be Mixup\(...\) or None, not 0.5"),
         ({"disturbances": (3,)}, "disturbances must be a tuple of Disturbance objects, not .3,."),
     ],

@@ -60,15 +60,17 @@ def real(stored):
     return stored.values.astype(float) * 2.0**-stored.frac_bits
 
 
-@pytest.mark.parametrize("mixup", [None, Mixup()], ids=["plain", "mixup"])
+@pytest.mark.parametrize(
+    "choice", [{}, {"mixup": Mixup()}, {"label_views": 3}], ids=["plain", "mixup", "three views"]
+)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_a_step_is_that_of_wide_fixed_point(rule, mixup, network, dataset, follow, clock):
+def test_a_step_is_that_of_wide_fixed_point(rule, choice, network, dataset, follow, clock):
     """Two steps; every weight, momentum and average moves as far, to a few parts in a hundred."""
     rule = replace(rule, optimizer=Sgd(learning_rate=0.05))
     fixed = rule.start(network, WIDE, follow, 4, seed=4)
     twin = InFloat(rule).start(network, WIDE, follow, 4, seed=4)
     start = {name: real(stored) for name, stored in fixed.student.parameters.items()}
-    for batch in replace(STREAM, mixup=mixup).batches(dataset, clock, 2, seed=4):
+    for batch in replace(STREAM, **choice).batches(dataset, clock, 2, seed=4):
         ours, theirs = fixed.step(batch), twin.step(batch)
         assert ours.passes == theirs.passes
         assert ours.learning_rate == pytest.approx(theirs.learning_rate)

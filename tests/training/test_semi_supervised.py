@@ -2,6 +2,8 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from fractions import Fraction
+from math import floor
 
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.numerics import Numerics
 from accsim.passes import Passes
 from accsim.schedule import AlternateTeacher, DeferredWriteback, LayerwiseEma
-from accsim.training.consistency import ProbabilityDistance, PseudoLabel
+from accsim.training.consistency import Divergence, ProbabilityDistance, PseudoLabel
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
+from accsim.training.semi_supervised import mean_of_views
 
 STREAM = SemiSupervisedStream(
     labels=60, labelled_per_batch=16, unlabelled_per_batch=24, translate=1, flip=False
@@ -164,13 +167,31 @@ def test_a_queue_of_labels_and_a_gate_on_batches_exclude_each_other(network):
         MeanTeacher(least_accepted=0.5).start(network, Numerics(), queue.turn, 10, seed=4)
 
 
+def test_labels_are_the_mean_of_all_views(network, dataset, follow, clock):
+    """By whole numbers, and in one forward pass of the teacher."""
+    assert mean_of_views(np.array([[1, -1], [2, -2]]), 2).tolist() == [[2, -1]]
+    assert mean_of_views(np.array([[4, 0], [1, 3], [0, 6]]), 1).tolist() == [[4, 0], [1, 3], [0, 6]]
+    rule = MeanTeacher(confidence_threshold=0.4)
+    learner = rule.start(network, Numerics(), follow, 10, seed=4)
+    (batch,) = replace(STREAM, label_views=3).batches(dataset, clock, 1, seed=4)
+    teacher = deepcopy(learner)
+    images = Map(batch.teacher_view, batch.exponent)
+    logits = teacher.executor.forward(teacher.average.seen, images).logits
+    mean = mean_of_views(logits, 3)
+    assert mean[5, 2] == floor(Fraction(int(logits[[5, 29, 53], 2].sum()), 3) + Fraction(1, 2))
+    outcome = learner.step(batch)
+    assert outcome.classes.tolist() == mean.argmax(1).tolist()
+    assert outcome.passes == Passes(72, 40, 16 + outcome.accepted, ema=True)
+
+
 @pytest.mark.parametrize(
     ("consistency", "weight", "view"),
     [
         (ProbabilityDistance(), 20.0, {"mixup": Mixup(alpha=0.5)}),
+        (Divergence(0.5), 1.0, {"label_views": 2, "mixup": Mixup(alpha=0.75)}),
         (PseudoLabel(), 1.0, {"student_augmentation": Strong(magnitude=10, cutout=2)}),
     ],
-    ids=["interpolation", "weak-strong"],
+    ids=["interpolation", "sharpened mean of two", "weak-strong"],
 )
 def test_a_student_learns_from_changed_frames(
     consistency, weight, view, network, dataset, follow, clock
