@@ -15,6 +15,7 @@ from accsim.schedule import (
     LayerwiseEma,
     OverlappedEma,
     SeparateEma,
+    SpatialSplit,
     TeacherAhead,
 )
 from accsim.training.base import Sgd
@@ -49,4 +50,5 @@ schedules = (
     GradientAccumulation(LayerwiseEma(), micro_batches=4),
     AlternateTeacher(LayerwiseEma(), every=2),
     TeacherAhead(LayerwiseEma()),
+    SpatialSplit(teacher_rows=4),
 )
