@@ -25,7 +25,8 @@ from accsim.replaced_file import replaced_file
 from accsim.report.ablation import ablation_table
 from accsim.report.answer import summary_table
 from accsim.report.comparison import compare_table
-from accsim.run import Status, compare, open_dataset, run, told
+from accsim.report.twin import twin_table
+from accsim.run import Status, compare, open_dataset, run, told, twin
 from accsim.schedule import SCHEDULES, DeferredWriteback, LayerwiseEma, SeparateEma
 from accsim.schedule.base import Schedule
 from accsim.workload import Workload, WorkloadError, read_file, read_workload
@@ -171,6 +172,22 @@ def ablate_command(workload, steps, seed, out, data, quiet, over, seeds):
             rows = ablation.ablate(chosen, choices, seeds, out, dataset, on_step)
     if not quiet:
         wide.print(ablation_table([choice.name for choice in choices], rows))
+    click.echo(out / "README.md")
+
+
+@main.command("twin")
+@experiment
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each.")
+def twin_command(workload, steps, seed, out, data, quiet, seeds):
+    """Run WORKLOAD in fixed point and in torch's float32; show what rounding costs in accuracy."""
+    with told_in_one_sentence():
+        chosen = overridden(read_workload(workload), steps, seed)
+        out = out or Path("reports") / f"{workload.stem}_twin"
+        dataset = announced(chosen, data)
+        with progress(2 * chosen.steps * seeds, quiet) as on_step:
+            runs = twin(chosen, out, dataset, on_step, seeds)
+    if not quiet:
+        console.print(twin_table(runs))
     click.echo(out / "README.md")
 
 

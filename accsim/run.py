@@ -23,8 +23,9 @@ from accsim.report.folder import require_place
 from accsim.report.page import write_report
 from accsim.report.suspicion import suspicions
 from accsim.report.tables import Tables, accuracy_curves, real_time
+from accsim.report.twin import FIXED, FLOAT, write_twin
 from accsim.schedule.base import Schedule
-from accsim.training.base import Learner, Outcome
+from accsim.training.base import Algorithm, Learner, Outcome
 from accsim.training.counters import KINDS, Counters
 from accsim.training.parameters import Map
 from accsim.workload import Workload, WorkloadError, describe
@@ -193,6 +194,55 @@ def compare(
         )
     write_comparison(out, rows, {row["schedule"]: row["explanation"] for row in rows})
     return rows
+
+
+def twin(
+    workload: Workload,
+    out: Path,
+    dataset: Dataset,
+    on_step=lambda status: None,
+    seeds: int = 1,
+) -> list[dict[str, Any]]:
+    """Run one workload in float32 and in fixed point and write them side by side; the runs written.
+
+    With `seeds` above 1 each runs with so many seeds from the workload's own on. Raises
+    WorkloadError for a rule or a schedule that has no twin and where torch is not installed.
+    """
+    require_place(out, "twin.json")
+    runs = []
+    for number in range(seeds):
+        for arithmetic, rule in (
+            (FLOAT, _in_float(workload.algorithm)),
+            (FIXED, workload.algorithm),
+        ):
+            rival = replace(workload, algorithm=rule, seed=workload.seed + number)
+            result = simulate(rival, dataset, on_step)
+            accuracy, steps = result.summary["accuracy"], result.tables.steps
+            frames = int(steps["unlabelled_samples"].sum())
+            runs.append(
+                {
+                    "seed": rival.seed,
+                    "arithmetic": arithmetic,
+                    "student_accuracy": accuracy["student"],
+                    "teacher_accuracy": accuracy["teacher"],
+                    "accepted_share": int(steps["accepted"].sum()) / frames if frames else None,
+                    "curve": accuracy_curves(result.tables),
+                }
+            )
+    write_twin(out, runs, describe(workload))
+    return runs
+
+
+def _in_float(rule: Algorithm) -> Algorithm:
+    try:
+        from accsim.training.float_learner import InFloat
+    except ModuleNotFoundError as error:
+        raise WorkloadError(
+            "float32 needs torch, which is not installed: pip install -c constraints.txt "
+            "-e '.[float]'"
+        ) from error
+    with _misfits():
+        return InFloat(rule=rule)  # type: ignore[arg-type]
 
 
 WHOLE = ("cycles", "ddr_read_bytes", "ddr_write_bytes", "frames_dropped")

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import sys
 import tarfile
 
 import pytest
@@ -349,3 +350,24 @@ def test_a_mistake_gets_one_sentence(arguments, words, write_workload, tmp_path,
     assert len(ran.output.strip().splitlines()) == 1
     assert not any(work.iterdir()) or [p.name for p in work.iterdir()] == ["reports"]
     assert not list(work.glob("reports/*"))
+
+
+def test_twins_are_told_in_a_table_and_written(write_workload, tmp_path):
+    pytest.importorskip("torch")
+    out = tmp_path / "twin"
+    ran = call("twin", write_workload(), "--steps", 2, "--out", out)
+    assert ran.exit_code == 0, ran.output
+    assert re.search(r"accuracy of the teacher .*%.*%.*points", ran.output)
+    runs = json.loads((out / "twin.json").read_text())["runs"]
+    assert [run["arithmetic"] for run in runs] == ["float32", "fixed point"]
+
+
+def test_without_torch_a_twin_says_what_to_install(write_workload, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("accsim.training.float_")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    ran = call("twin", write_workload(), "--out", tmp_path / "twin")
+    assert ran.exit_code == 2
+    assert "float32 needs torch, which is not installed: pip install" in " ".join(
+        ran.output.split()
+    )

@@ -186,6 +186,19 @@ def plot_compared_accuracy(ax: Axes, curves: pd.DataFrame, over: str) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
+def plot_twin_accuracy(ax: Axes, curves: pd.DataFrame) -> None:
+    """Lines of test accuracy over the steps; a colour a network, dashed in float32."""
+    for (network, arithmetic), curve in curves.groupby(["network", "arithmetic"]):
+        color = {"student": "C0", "teacher": "C3"}[str(network)]
+        line = "--" if arithmetic == "float32" else "-"
+        ax.plot(curve["step"], curve["accuracy"], color=color, ls=line, marker=".",
+                label=f"{network}, {arithmetic}")  # fmt: skip
+    ax.set(xlabel="training step", ylabel="test accuracy")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.legend()
+
+
 def plot_compared_seconds(ax: Axes, rows: pd.DataFrame) -> None:
     """Bars of the simulated seconds of a run; bars are schedules."""
     plot_bars(ax, rows, "seconds", "C0")

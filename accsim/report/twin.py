@@ -1,0 +1,107 @@
+"""One workload in fixed point and in float32: the accuracy that rounding costs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from accsim.report import figures
+from accsim.report.answer import percent
+from accsim.report.folder import replaced_folder
+from accsim.report.page import render, write_csv, write_json
+
+FIXED, FLOAT = "fixed point", "float32"
+MEASURES = {  # of a run, and how a reader names them
+    "student_accuracy": "accuracy of the student",
+    "teacher_accuracy": "accuracy of the teacher",
+    "accepted_share": "frames accepted",
+}
+
+
+def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row a measure that the workload has: means over the seeds, and their difference.
+
+    ``difference`` is fixed point minus float32, seed by seed; deviations are of the sample (n - 1),
+    empty for one seed.
+
+    Parameters
+    ----------
+    runs : one run each: `seed`, `arithmetic` (`FIXED` or `FLOAT`, one of either for every seed) and
+        `MEASURES`, None for a network or frames that the workload does not have
+    """
+    columns = ["measure", "fixed", "fixed_std", "float", "float_std", "difference"]
+    rows = []
+    for measure in MEASURES:
+        table = pd.DataFrame(runs).pivot(index="seed", columns="arithmetic", values=measure)
+        fixed, real = table[FIXED].astype("float64"), table[FLOAT].astype("float64")
+        if real.isna().all():
+            continue
+        means_and_spreads = [part for one in (fixed, real, fixed - real)
+                             for part in (one.mean(), one.std(ddof=1))]  # fmt: skip
+        rows.append((measure, *means_and_spreads))
+    return pd.DataFrame(rows, columns=[*columns, "difference_std"])
+
+
+def write_twin(out: Path, runs: Sequence[Mapping[str, Any]], choices: Mapping[str, Any]) -> Path:
+    """Write twin.json, runs.csv, accuracy.csv with its figure and README.md; return `out`.
+
+    Parameters
+    ----------
+    out : folder; an earlier report of twins there is replaced once the new one is complete
+    runs : as of `summary`, and the `curve` of each, of `accuracy_curves`
+    choices : every choice of the workload, as of `describe`
+
+    Raises OSError for a place that cannot be written.
+    """
+    records = [{key: run[key] for key in ("seed", "arithmetic", *MEASURES)} for run in runs]
+    curves = mean_curves(runs)
+    with replaced_folder(out, marker="twin.json") as folder:
+        write_json(folder / "twin.json", {"workload": choices, "runs": records})
+        write_csv(folder / "runs.csv", pd.DataFrame(records))
+        write_csv(folder / "accuracy.csv", curves)
+        figures.save_figure(folder / "accuracy.png", curves, (figures.plot_twin_accuracy,))
+        page = render(
+            "twin.md.j2",
+            title=Path(out).name,
+            rows=told(runs),
+            seeds=len(records) // 2,
+            numerics=choices["numerics"],
+        )
+        (folder / "README.md").write_text(page, encoding="utf-8")
+    return out
+
+
+def mean_curves(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Accuracy over the steps of each arithmetic and network, mean over the seeds."""
+    curves = [run["curve"].assign(arithmetic=run["arithmetic"]) for run in runs]
+    keys = ["arithmetic", "network", "step"]
+    return pd.concat(curves).groupby(keys)["accuracy"].mean().reset_index()
+
+
+def twin_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """The summary for the terminal."""
+    table = Table("", *(head for head in (FIXED, FLOAT, "difference")))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in told(runs):
+        table.add_row(*row.values())
+    return table
+
+
+def told(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The summary as a reader wants it."""
+    return [
+        {
+            "measure": MEASURES[row.measure],
+            FIXED: _spread(percent(row.fixed), row.fixed_std),
+            FLOAT: _spread(percent(row.float), row.float_std),
+            "difference": _spread(f"{100 * row.difference:+.1f}", row.difference_std) + " points",
+        }
+        for row in summary(runs).itertuples(index=False)
+    ]
+
+
+def _spread(mean: str, deviation: float) -> str:
+    return mean if pd.isna(deviation) else f"{mean} +- {100 * deviation:.1f}"
