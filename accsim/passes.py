@@ -21,6 +21,7 @@ class Passes:
     queued: int = 0  # samples whose labels are for later steps; negative: were made in earlier
     ahead: bool = False  # no label of this step's teacher is for this step's student
     own_labels: bool = False  # teacher_forward reads the student's weights: it is its own teacher
+    separate_domains: bool = False  # micro-batches are of frames and of labelled images in turn
 
     def __post_init__(self):
         if min(self.teacher_forward, self.student_forward, self.backward, self.frames) < 0:
@@ -39,6 +40,11 @@ class Passes:
                 f"{self.student_forward, self.backward}, not {sums}"
             )
 
+        if self.separate_domains and len(self.parts) % 2:
+            raise ValueError(
+                f"micro_batches of separate_domains must be in pairs, not {len(self.parts)}"
+            )
+
     @property
     def frames(self) -> int:
         """Labels that the student reads: one of every view of each of its frames."""
@@ -53,6 +59,15 @@ class Passes:
     def parts(self) -> tuple[tuple[int, int], ...]:
         """(student_forward, backward) of every micro-batch; there is at least one."""
         return self.micro_batches or ((self.student_forward, self.backward),)
+
+    @property
+    def labels_read(self) -> tuple[int, ...]:
+        """Labels of the teacher's that the loss of every micro-batch reads."""
+        count = len(self.parts) // 2 if self.separate_domains else len(self.parts)
+        read = [part.stop - part.start for part in cuts(self.frames, count)]
+        if self.separate_domains:
+            return tuple(labels for of_frames in read for labels in (of_frames, 0))
+        return tuple(read)
 
 
 @dataclass(frozen=True)
@@ -80,3 +95,18 @@ class Turn:
 def cuts(count: int, parts: int) -> tuple[slice, ...]:
     """The places of `count` samples that each of `parts` micro-batches takes, in order."""
     return tuple(slice(count * part // parts, count * (part + 1) // parts) for part in range(parts))
+
+
+def shares(
+    labelled: int, frames: int, parts: int, separate_domains: bool
+) -> list[tuple[slice, slice]]:
+    """Which labelled images and which frames every pass of the student takes, in order.
+
+    Both are cut into `parts`, which take both. With `separate_domains` frames come first, in passes
+    of their own: labelled images are always learnt from, so that the last pass has backward work.
+    """
+    together = list(zip(cuts(labelled, parts), cuts(frames, parts), strict=True))
+    if not separate_domains:
+        return together
+    none = slice(0, 0)
+    return [share for own, seen in together for share in ((none, seen), (own, none))]

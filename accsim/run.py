@@ -15,6 +15,7 @@ from accsim.clock import Kind, StepClock
 from accsim.data import Dataset, load, load_folder
 from accsim.data.base import DataError, Progress
 from accsim.data.disturbance import FrameKind
+from accsim.data.foreign import resized
 from accsim.data.stream import Batch
 from accsim.kernels import norm
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
@@ -89,7 +90,8 @@ def _simulate(workload, dataset, on_step) -> Result:
             workload.seed,
         )
     scale = PixelScale.of(dataset.train_images)
-    test = Map(scale.apply(dataset.test_images), -IMAGE_BITS)
+    test_images, test_labels = workload.data.test(dataset)
+    test = Map(scale.apply(test_images), -IMAGE_BITS)
     log: list[dict[str, Any]] = []
     counters: list[tuple[int, str, Counters]] = []
     accuracy: dict[str, float] = {}
@@ -116,7 +118,7 @@ def _simulate(workload, dataset, on_step) -> Result:
                 for name, count in zip(dataset.classes, pseudo_labels.tolist(), strict=True)
             ]
             pseudo_labels[:] = 0
-            accuracy = _accuracy(learner, test, dataset.test_labels)
+            accuracy = _accuracy(learner, test, test_labels)
             row |= {f"{network}_accuracy": value for network, value in accuracy.items()}
         log.append(row)
         counters += [(step, network, counted) for network, counted in outcome.counters.items()]
@@ -129,7 +131,8 @@ def _simulate(workload, dataset, on_step) -> Result:
     }
     totals = clock.totals()
     ledger.check(totals.ledgers)
-    summary = _summary(workload, dataset, accuracy, shifted, clock, totals, log)
+    tested = len(test_labels)
+    summary = _summary(workload, dataset, accuracy, tested, shifted, clock, totals, log)
     steps = pd.DataFrame(log)
     deadline_ps, period_ps = workload.data.deadline_ps, workload.accelerator.period_ps
     summary["real_time"] = real_time(steps, deadline_ps, period_ps)
@@ -285,7 +288,10 @@ def open_dataset(
         return load(wanted, folder, on_progress=on_progress)
 
     others = {wanted: opened(wanted) for wanted in workload.data.other_datasets}
-    return replace(opened(workload.data.dataset), others=others)
+    labelled = opened(workload.data.dataset)
+    if workload.data.resize:
+        labelled = resized(labelled, workload.network.image)
+    return replace(labelled, others=others)
 
 
 @contextmanager
@@ -419,7 +425,9 @@ def _counters(log: Sequence[tuple[int, str, Counters]]) -> pd.DataFrame:
     return pd.DataFrame(places | dict(zip(KINDS, counts.T, strict=True)))
 
 
-def _summary(workload, dataset, accuracy, shifted, clock, totals, log) -> dict[str, Any]:
+def _summary(
+    workload, dataset, accuracy, test_images, shifted, clock, totals, log
+) -> dict[str, Any]:
     accelerator = workload.accelerator
     last = log[-1]
     memory = [_ring_buffer(workload), *totals.memory.to_dict("records")]
@@ -443,7 +451,7 @@ def _summary(workload, dataset, accuracy, shifted, clock, totals, log) -> dict[s
         "accuracy": {
             "student": accuracy["student"],
             "teacher": accuracy.get("teacher"),
-            "test_images": len(dataset.test_labels),
+            "test_images": test_images,
             "shifted": shifted,
         },
         "cost": {

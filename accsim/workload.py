@@ -12,7 +12,7 @@ from accsim.dataflow.base import Dataflow
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.network import Network
 from accsim.numerics import Numerics
-from accsim.passes import Passes, cuts
+from accsim.passes import Passes, shares
 from accsim.schedule.base import Schedule
 from accsim.schedule.program import Operation
 from accsim.training.base import Algorithm
@@ -162,14 +162,14 @@ def largest_passes(workload: Workload) -> Passes:
     count = workload.schedule.turn(1).micro_batches
     sizes = [
         own.stop - own.start + seen.stop - seen.start
-        for own, seen in zip(cuts(labelled, count), cuts(frames, count), strict=True)
+        for own, seen in shares(labelled, frames, count, whole.separate_domains)
     ]
     labels = whole.teacher_forward * stream.label_views
     waiting = labels * (workload.schedule.turn(1).labels - 1)
     return replace(
         whole,
         teacher_forward=labels + waiting,
-        micro_batches=tuple((size, size) for size in sizes) if count > 1 else (),
+        micro_batches=tuple((size, size) for size in sizes) if len(sizes) > 1 else (),
         queued=waiting,
     )
 

@@ -268,7 +268,10 @@ def test_schedules_move_the_bytes_of_the_hand_count(workload, dataset):
     ],
     ids=told,
 )
-@pytest.mark.parametrize("rule", [MeanTeacher(teacher_shift=4), Supervised()])
+@pytest.mark.parametrize(
+    "rule",
+    [MeanTeacher(teacher_shift=4), MeanTeacher(4, separate_domains=True), Supervised()],
+)
 def test_schedules_close_their_books_with_every_rule(schedule, rule, workload, dataset):
     chosen = replace(workload, schedule=schedule, algorithm=rule)
     summary = simulate(chosen, dataset).summary

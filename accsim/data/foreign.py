@@ -1,14 +1,15 @@
 """Frames of another data set, brought to the shape of the network's images in exact integers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, final
 
 import numpy as np
 
-from accsim.data.base import DataError
+from accsim.data.base import DataError, Dataset
 from accsim.data.disturbance import Change, FrameKind
 from accsim.data.pool import in_random_order
+from accsim.network import Shape
 
 LUMA = np.array([299, 587, 114])  # thousandths of red, green and blue: ITU-R BT.601
 
@@ -66,6 +67,13 @@ class OtherDomain(Foreign):
     def test(self, dataset):
         other = dataset.others[self.dataset]
         return fit(other.test_images, dataset.test_images.shape[1:]), other.test_labels
+
+
+def resized(dataset: Dataset, image: Shape) -> Dataset:
+    """`dataset` with images of the shape `image`, as by `fit`."""
+    shape = image.height, image.width, image.channels
+    train, test = (fit(images, shape) for images in (dataset.train_images, dataset.test_images))
+    return replace(dataset, train_images=train, test_images=test)
 
 
 def fit(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from accsim.data.augmentation import Blending, Mixup, Strong
 from accsim.data.base import Dataset
 from accsim.data.disturbance import Disturbance, FrameKind
+from accsim.data.foreign import OtherDomain, fit
 from accsim.data.pool import draw_labelled, frame_pool, in_random_order, noisy
 from accsim.kernels.augment import IMAGE_BITS, PixelScale, augment
 from accsim.kernels.fixed_point import random_key
@@ -58,6 +59,7 @@ class Stream(ABC):
     """Chooses what each step sees."""
 
     dataset: str | Path
+    resize: bool = False  # the labelled set's images to the network's, as those of others are
     buffer_frames: int = 0  # of the camera's ring buffer
 
     @property
@@ -69,6 +71,10 @@ class Stream(ABC):
     def other_datasets(self) -> tuple[str | Path, ...]:
         """Names or folders of sets that some frames are taken from; the data set carries them."""
         return ()
+
+    def test(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Images that accuracies are of, uint8[N, H, W, C], and their labels, int64[N]."""
+        return dataset.test_images, dataset.test_labels
 
     def shifted_tests(self, dataset: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Test images under each shift of the stream, by its name: uint8[N, H, W, C], int64[N]."""
@@ -93,7 +99,8 @@ class SemiSupervisedStream(Stream):
     training images in a random order, every image once before any comes again; `disturbances`
     then happen to some of them, one after another. The class frequencies of a long tail fall from
     the first class to the last. The student's view of a frame may be a stronger one than the
-    teacher's.
+    teacher's. Frames may be of another set with the same classes: accuracies are then of its test
+    images.
     """
 
     dataset: str | Path = "cifar10"  # a known name, or the folder of a user's images
@@ -111,6 +118,8 @@ class SemiSupervisedStream(Stream):
     label_views: int = 1  # of each frame, whose labels are averaged
     student_augmentation: Strong | None = None  # of the student's view of the frames, beside those
     mixup: Mixup | None = None  # of that view in the end
+    frames_dataset: str | Path | None = None  # that frames are of; None: the labelled one
+    resize: bool = False
 
     def __post_init__(self):
         for name, least in (
@@ -146,9 +155,15 @@ class SemiSupervisedStream(Stream):
 
     @property
     def other_datasets(self):
-        return tuple(
-            name for disturbance in self.disturbances for name in disturbance.what.datasets
-        )
+        others = [disturbance.what for disturbance in self.disturbances]
+        if self.frames_dataset is not None:
+            others.append(OtherDomain(self.frames_dataset))
+        return tuple(name for change in others for name in change.datasets)
+
+    def test(self, dataset):
+        if self.frames_dataset is None:
+            return super().test(dataset)
+        return OtherDomain(self.frames_dataset).test(dataset)
 
     def shifted_tests(self, dataset):
         tests = {repr(d.what): d.what.test(dataset) for d in self.disturbances}
@@ -157,6 +172,10 @@ class SemiSupervisedStream(Stream):
     def batches(self, dataset, clock, steps, seed, at_once=1):
         for disturbance in self.disturbances:
             disturbance.what.check(dataset)
+        source = dataset
+        if self.frames_dataset is not None:
+            OtherDomain(self.frames_dataset).check(dataset)
+            source = dataset.others[self.frames_dataset]
         scale = PixelScale.of(dataset.train_images)
         labelled = draw_labelled(
             dataset, self.labels, self.labelled_imbalance, random_key(seed, LABEL_DRAW)
@@ -167,7 +186,7 @@ class SemiSupervisedStream(Stream):
             len(dataset.classes),
             random_key(seed, LABEL_NOISE),
         )
-        pool = frame_pool(dataset, self.unlabelled_imbalance, random_key(seed, FRAME_DRAW))
+        pool = frame_pool(source, self.unlabelled_imbalance, random_key(seed, FRAME_DRAW))
         camera = Camera(self.frames_per_second, self.buffer_frames, clock)
 
         def view(images, *which, strong=None):
@@ -187,7 +206,7 @@ class SemiSupervisedStream(Stream):
             waiting = camera.fill(0 if turn else at_once * wanted) if wanted else 0
             if not turn:
                 numbers = camera.take(at_once * wanted)
-                frames, kinds = self._frames(dataset, pool, numbers, seed)
+                frames, kinds = self._frames(dataset, source, pool, numbers, seed)
                 arrived = np.array([camera.arrival_ps(number) for number in numbers], np.int64)
             own = slice(turn * wanted, (turn + 1) * wanted)
             first = step * self.labelled_per_batch
@@ -219,11 +238,12 @@ class SemiSupervisedStream(Stream):
             )
 
     def _frames(
-        self, dataset: Dataset, pool: np.ndarray, numbers: range, seed: int
+        self, dataset: Dataset, source: Dataset, pool: np.ndarray, numbers: range, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """The camera's frames `numbers`, uint8[N, H, W, C], and their kinds, int8[N]."""
         chosen = pool[in_random_order(numbers, len(pool), random_key(seed, FRAMES))]
-        images, kinds = dataset.train_images[chosen], np.full(len(chosen), FrameKind.CLEAN, np.int8)
+        images = fit(source.train_images[chosen], dataset.train_images.shape[1:])
+        kinds = np.full(len(chosen), FrameKind.CLEAN, np.int8)
         for index, disturbance in enumerate(self.disturbances):
             key = random_key(seed, DISTURBANCES, index)
             disturbance.apply(images, kinds, numbers, key, dataset)

@@ -29,7 +29,7 @@ from accsim.network import (
     Shape,
 )
 from accsim.numerics import EXPONENT_BYTES, RESIDUAL_BYTES, Numerics, WeightScaling
-from accsim.passes import Passes, cuts
+from accsim.passes import Passes
 from accsim.schedule.allocation import (
     PAGE_BYTES,
     Allocation,
@@ -267,10 +267,10 @@ class Program:
             )  # fmt: skip
         parts = passes.parts
         last = max((index for index, (_, samples) in enumerate(parts) if samples), default=None)
-        frames = cuts(passes.frames, len(parts))
-        for index, ((forward, backward), seen) in enumerate(zip(parts, frames, strict=True)):
+        labels = passes.labels_read
+        for index, ((forward, backward), labelled) in enumerate(zip(parts, labels, strict=True)):
             self.student_forward(forward)
-            self.loss(forward, seen.stop - seen.start, backward)
+            self.loss(forward, labelled, backward)
             self.backward(backward, update=index == last, average=average)
 
     # Forward

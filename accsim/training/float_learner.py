@@ -11,6 +11,7 @@ from typing import final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional
 
 from accsim.data.augmentation import SHARE_BITS
@@ -96,13 +97,17 @@ class FloatLearner(Learner):
             share = self._share()
             if share and self.average:
                 self._move(self.average, Fraction(share[0], 1 << share[1]), tallies["teacher"])
+        forward, sure = (0, 0) if rejected else (labelled + len(taught), int(taught.sum()))
+        apart = self.is_taught and rule.separate_domains and forward > labelled
         return Outcome(
             passes=Passes(
                 len(taught) * batch.label_views,
-                0 if rejected else labelled + len(taught),
-                0 if rejected else labelled + int(taught.sum()),
+                forward,
+                0 if rejected else labelled + sure,
                 ema=share is not None,
                 own_labels=self.is_taught and rule.own_labels,
+                micro_batches=((len(taught), sure), (labelled, labelled)) if apart else (),
+                separate_domains=apart,
             ),
             learning_rate=rate,
             labelled_correct=correct,
@@ -159,8 +164,7 @@ class FloatLearner(Learner):
     def _backward(self, batch: Batch, targets: Tensor, taught: np.ndarray):
         """The student's logits, their error, and the gradient of every parameter."""
         labelled, frames = len(batch.labels), len(taught)
-        images = np.concatenate([batch.labelled, batch.student_view[:frames]])
-        logits = self.student.train()(_real(images, batch.exponent))
+        logits = self._logits(batch, frames)
         loss = functional.cross_entropy(logits[:labelled], torch.from_numpy(batch.labels))
         if frames:
             each = consistency_loss(self.rule.consistency, logits[labelled:], targets)
@@ -168,6 +172,21 @@ class FloatLearner(Learner):
             loss = loss + weight * (each * torch.from_numpy(taught)).sum() / frames
         errors, *gradients = torch.autograd.grad(loss, [logits, *self.student.parameters()])
         return logits.detach(), errors, gradients
+
+    def _logits(self, batch: Batch, frames: int) -> Tensor:
+        """Of the labelled images, then of the frames; running statistics are those of the frames.
+
+        Where domains are not separate they are those of all images.
+        """
+        student = self.student.train()
+        labelled, seen = (
+            _real(images, batch.exponent)
+            for images in (batch.labelled, batch.student_view[:frames])
+        )
+        if not (frames and self.rule.separate_domains):
+            return student(torch.cat([labelled, seen]))
+        kept_apart = {name: buffer.clone() for name, buffer in student.named_buffers()}
+        return torch.cat([functional_call(student, kept_apart, (labelled,)), student(seen)])
 
     def _descend(self, gradients: list[Tensor], rate: float) -> None:
         """One step of SGD with momentum, the rate inside the momentum."""

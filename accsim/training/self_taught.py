@@ -34,7 +34,7 @@ class SelfTaughtLearner(SemiSupervisedLearner):
     """The student alone."""
 
     def label(self, images):
-        return self.student.executor.forward(self.student.parameters, images).logits
+        return self.of_frames.forward(self.student.parameters, images).logits
 
     def follow(self, how):
         """It is its own labeller already."""

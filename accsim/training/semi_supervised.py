@@ -13,7 +13,8 @@ import numpy as np
 
 from accsim.data.stream import Batch
 from accsim.kernels import loss
-from accsim.passes import Blend, Passes, cuts
+from accsim.kernels.fixed_point import random_key
+from accsim.passes import Blend, Passes, shares
 from accsim.training.base import (
     Algorithm,
     Learner,
@@ -25,9 +26,11 @@ from accsim.training.base import (
 )
 from accsim.training.consistency import Consistency, LogitDistance
 from accsim.training.counters import Counters
+from accsim.training.fixed_network import FixedNetwork
 from accsim.training.parameters import Map
 from accsim.training.supervised import Descent
 
+OF_FRAMES = 7  # label of random keys
 WEIGHT_BITS = 16  # fractional bits of the consistency weight
 MOST_PARTS = 10_000  # denominator of `least_accepted`: 0.1 is a tenth, not the float beside it
 
@@ -41,6 +44,12 @@ class SemiSupervised(Algorithm):
     ends with the labels, the student does not run and no word moves; its labelled images are
     left out too. The gate on batches opens only as the ramp ends: before, nobody is sure. Where the
     stream blends frames, their targets are blended, and both labels must be sure.
+
+    Where frames are of another domain than labelled images, `separate_domains` takes either through
+    the student in passes of their own: each is normalised by the statistics of its own batch, and
+    keeps its own running statistics and exponents. Networks are evaluated by those of the frames.
+    Source: French, Mackiewicz and Fisher, "Self-ensembling for visual domain adaptation", ICLR
+    2018, section 3.2.
     """
 
     confidence_threshold: float = 0.75
@@ -48,6 +57,7 @@ class SemiSupervised(Algorithm):
     consistency: Consistency = LogitDistance()
     consistency_weight: float = 0.3
     ramp_share: float = 0.15  # share of the steps over which the weight rises from 0, linearly
+    separate_domains: bool = False  # passes and batch-norm statistics of the student
     optimizer: Sgd = Sgd()
     own_labels: ClassVar[bool]  # the student labels its frames itself: there is no other network
 
@@ -78,7 +88,16 @@ class SemiSupervised(Algorithm):
 
     def largest_passes(self, labelled, frames):
         ran = labelled + frames
-        return Passes(frames, ran, ran, ema=not self.own_labels, own_labels=self.own_labels)
+        apart = ((frames, frames), (labelled, labelled))
+        return Passes(
+            frames,
+            ran,
+            ran,
+            ema=not self.own_labels,
+            micro_batches=apart if self.separate_domains else (),
+            own_labels=self.own_labels,
+            separate_domains=self.separate_domains,
+        )
 
 
 @dataclass(frozen=True)
@@ -115,6 +134,11 @@ class SemiSupervisedLearner(Learner):
         self.steps, self.seed = steps, seed
         self.done = 0  # steps
         self.updates = 0  # steps whose batch was not rejected
+        self.of_frames = student.executor  # through which the student sees frames
+        if rule.separate_domains:
+            key, registers = random_key(seed, OF_FRAMES), student.executor.registers
+            self.of_frames = FixedNetwork(student.network, student.numerics, key, registers)
+            self.of_frames.tally = student.executor.tally
         classes = student.network.classes
         self.lesson: Lesson | None = None  # of the step before, where the labeller is ahead
         self.waiting = np.empty((0, classes), np.int32)  # labels of frames of later batches
@@ -165,6 +189,7 @@ class SemiSupervisedLearner(Learner):
                 queued=labelling - len(lesson) * batch.label_views,
                 ahead=turn.ahead,
                 own_labels=self.rule.own_labels,
+                separate_domains=self.rule.separate_domains and ran > 0,
             ),
             learning_rate=rate,
             labelled_correct=study.correct,
@@ -179,7 +204,7 @@ class SemiSupervisedLearner(Learner):
 
     def correct(self, images, labels):
         student, statistics = self.student, self.rule.evaluation_statistics
-        count = count_correct(student.executor, student.parameters, images, labels, statistics)
+        count = count_correct(self.of_frames, student.parameters, images, labels, statistics)
         return {"student": count}
 
     def _lesson(self, batch: Batch, labelling: int) -> Lesson:
@@ -201,17 +226,20 @@ class SemiSupervisedLearner(Learner):
         """Forward and backward passes of the student's step."""
         student, labelled = self.student, len(batch.labels)
         weight = self.rule.weight(self.done, self.steps)
-        for own, part in zip(cuts(labelled, parts), cuts(len(lesson), parts), strict=True):
+        apart = self.rule.separate_domains and len(lesson) > 0
+        for own, part in shares(labelled, len(lesson), parts, apart):
             labels, seen = batch.labels[own], lesson[part]
             images = np.concatenate([batch.labelled[own], seen.frames])
-            record = student.executor.forward(student.parameters, Map(images, batch.exponent))
+            executor = student.executor if len(labels) else self.of_frames
+            record = executor.forward(student.parameters, Map(images, batch.exponent))
             logits, of_frames = np.split(record.logits, [len(labels)])
             supervised = loss.cross_entropy_error(loss.softmax(logits, loss.EXP2), labels, labelled)
             consistency = self.rule.consistency.error(
                 of_frames, seen.targets, seen.sure, weight, len(lesson)
             )
             rows = np.flatnonzero(np.concatenate([np.ones(len(labels), bool), seen.sure]))
-            study.descent.add(record, np.concatenate([supervised, consistency])[rows], rows)
+            errors = np.concatenate([supervised, consistency])[rows]
+            study.descent.add(executor, record, errors, rows)
             study.correct += int((top_class(logits) == labels).sum())
             study.labelled_errors.append(supervised)
             study.frame_errors.append(consistency)

@@ -60,7 +60,7 @@ class SupervisedLearner(Learner):
             )
             probabilities = loss.softmax(record.logits, loss.EXP2)
             errors.append(loss.cross_entropy_error(probabilities, labels, samples))
-            descent.add(record, errors[-1], None)
+            descent.add(student.executor, record, errors[-1], None)
             correct += int((top_class(record.logits) == labels).sum())
         rate = descent.update()
         return Outcome(
@@ -105,21 +105,26 @@ class Descent:
     gradients: dict[str, tuple[np.ndarray, int]] = field(default_factory=dict)
     parts: list[tuple[int, int]] = field(default_factory=list)
 
-    def add(self, record: Record, wide: np.ndarray, rows: np.ndarray | None) -> None:
+    def add(
+        self, executor: FixedNetwork, record: Record, wide: np.ndarray, rows: np.ndarray | None
+    ) -> None:
         """Backward pass of one micro-batch, and its gradients to the others'.
 
         Parameters
         ----------
-        record : of its forward pass
+        executor : that ran its forward pass
+        record : of that pass
         wide : int64[n, classes], 30 fractional bits, error of the samples with backward work
         rows : their places in the micro-batch, or None for all
         """
-        student, numerics = self.student, self.student.numerics
+        numerics = self.student.numerics
         label = self.step + self.steps * len(self.parts)  # of random keys: no other pass has it
+        self.parts.append((len(record.images.values), len(wide)))
+        if not len(wide):
+            return
         key = chosen(numerics.error_rounding, random_key(self.seed, ROUND_ERROR, label))
         error = round_error(wide, numerics.error_bits, key)
-        self.parts.append((len(record.images.values), len(wide)))
-        for name, found in student.executor.backward(record, error, rows, label).items():
+        for name, found in executor.backward(record, error, rows, label).items():
             if name in self.gradients:
                 found = self._sum(name, *found)
             self.gradients[name] = found

@@ -8,7 +8,19 @@ from PIL import Image
 
 from accsim.data.base import DataError, Dataset
 from accsim.data.disturbance import FrameKind
-from accsim.data.foreign import OtherDomain, OutOfDistribution, fit
+from accsim.data.foreign import OtherDomain, OutOfDistribution, fit, resized
+from accsim.data.stream import SemiSupervisedStream
+from accsim.kernels.augment import PixelScale
+from accsim.network import Shape
+
+
+class Stopped:
+    """A machine that takes no time of its own."""
+
+    now_ps = 0
+
+    def wait_until(self, ps):
+        self.now_ps = ps
 
 
 def dataset(name, shape, classes="ab", images=6, **more):
@@ -96,6 +108,31 @@ def test_another_domain_is_tested_on_its_own_test_images():
     assert np.array_equal(images, fit(other.test_images, (8, 8, 3)))
     assert np.array_equal(labels, other.test_labels)
     assert OutOfDistribution("other").test(ours) is None
+
+
+def test_frames_of_another_set_come_from_the_start_and_are_tested_on():
+    other = dataset("other", (4, 4, 1), images=10)
+    ours = resized(dataset("ours", (16, 16, 1), others={"other": other}), Shape(8, 8, 1))
+    assert ours.train_images.shape == (6, 8, 8, 1)
+    stream = SemiSupervisedStream(
+        labels=4, labelled_per_batch=4, unlabelled_per_batch=5, translate=0, flip=False,
+        frames_dataset="other",
+    )  # fmt: skip
+    assert stream.other_datasets == ("other",)
+    seen = list(stream.batches(ours, Stopped(), 2, seed=0))
+    scale = PixelScale.of(ours.train_images)
+    wanted = {image.tobytes() for image in scale.apply(fit(other.train_images, (8, 8, 1)))}
+    assert {image.tobytes() for batch in seen for image in batch.student_view} == wanted
+    labelled = {image.tobytes() for image in scale.apply(ours.train_images)}
+    assert {image.tobytes() for batch in seen for image in batch.labelled} <= labelled
+    assert all(set(batch.kinds) == {FrameKind.CLEAN} for batch in seen)
+    images, labels = stream.test(ours)
+    assert np.array_equal(images, fit(other.test_images, (8, 8, 1)))
+    assert np.array_equal(labels, other.test_labels)
+    assert replace(stream, frames_dataset=None).test(ours)[0] is ours.test_images
+    strangers = replace(ours, others={"other": dataset("other", (4, 4, 1), classes="xy")})
+    with pytest.raises(DataError, match="classes of other must be those of ours"):
+        next(stream.batches(strangers, Stopped(), 1, seed=0))
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,22 @@ from accsim.data.augmentation import Mixup, Strong
 from accsim.data.stream import SemiSupervisedStream
 from accsim.kernels import loss
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
-from accsim.numerics import Numerics
+from accsim.numerics import Numerics, Rounding
 from accsim.passes import Passes
-from accsim.schedule import AlternateTeacher, DeferredWriteback, LayerwiseEma
+from accsim.schedule import (
+    AlternateTeacher,
+    DeferredWriteback,
+    GradientAccumulation,
+    LayerwiseEma,
+)
+from accsim.training.base import count_correct
 from accsim.training.consistency import Divergence, ProbabilityDistance, PseudoLabel
+from accsim.training.fixed_network import Statistics
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
 from accsim.training.semi_supervised import mean_of_views
+from accsim.training.supervised import Supervised
 
 STREAM = SemiSupervisedStream(
     labels=60, labelled_per_batch=16, unlabelled_per_batch=24, translate=1, flip=False
@@ -153,7 +161,78 @@ def test_blended_frames_have_blended_targets_and_need_both_labels(network, datas
     assert outcome.frame_error == pytest.approx(np.linalg.norm(error[sure]), rel=0.02)
 
 
-@pytest.mark.parametrize("rule", [MeanTeacher(), SelfTaught()])
+def test_separate_domains_are_normalised_by_statistics_of_their_own(
+    network, dataset, follow, clock
+):
+    """One step from the start, in plain floats from the logits of copies."""
+    rule = MeanTeacher(confidence_threshold=0.4, separate_domains=True, ramp_share=0.0)
+    learner = rule.start(network, Numerics(), follow, 10, seed=4)
+    (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
+    darker = np.clip(batch.student_view.astype(int) - 30, -127, 127).astype(np.int8)
+    batch = replace(batch, student_view=darker, teacher_view=darker)
+    before = deepcopy(learner)
+    parameters = before.student.parameters
+    of_labelled = before.student.executor.forward(parameters, Map(batch.labelled, -5))
+    of_frames = before.of_frames.forward(parameters, Map(darker, -5))
+    labels = before.executor.forward(before.average.seen, Map(darker, -5)).logits / 4096
+    outcome = learner.step(batch)
+    p = np.exp(of_labelled.logits / 4096)
+    far = (p / p.sum(1, keepdims=True) - np.eye(3)[batch.labels]) / 16
+    assert outcome.labelled_error == pytest.approx(np.linalg.norm(far), rel=0.01)
+    far = 0.3 * 2 * (of_frames.logits / 4096 - labels)[outcome.taught] / (24 * 3)
+    assert outcome.taught.any()
+    assert outcome.frame_error == pytest.approx(np.linalg.norm(far), rel=0.01)
+    for node, kept in before.student.executor.running.items():
+        assert np.array_equal(learner.student.executor.running[node], kept)
+        assert not np.array_equal(learner.of_frames.running[node], kept)
+    evaluated = deepcopy(learner.student)
+    evaluated.executor = learner.of_frames
+    test = Map(darker, -5), np.zeros(24, np.int64)
+    count = count_correct(evaluated.executor, evaluated.parameters, *test, Statistics.RUNNING)
+    assert learner.correct(*test)["student"] == count
+
+
+def test_separate_frames_that_all_are_rejected_leave_the_step_of_labelled_images_alone(
+    network, dataset, follow, clock
+):
+    """Bit for bit that of supervised training where no rounding draws by a pass's number."""
+    numerics = Numerics(error_rounding=Rounding.HALF_UP)
+    rule = MeanTeacher(confidence_threshold=1.0, separate_domains=True)
+    learner = rule.start(network, numerics, follow, 10, seed=4)
+    alone = Supervised().start(network, numerics, follow, 10, seed=4)
+    for batch in STREAM.batches(dataset, clock, 3, seed=4):
+        passes = learner.step(batch).passes
+        assert passes == Passes(
+            24, 40, 16, True, micro_batches=((24, 0), (16, 16)), separate_domains=True
+        )
+        assert passes.labels_read == (24, 0)
+        alone.step(batch)
+    for name, stored in alone.student.parameters.items():
+        assert np.array_equal(stored.values, learner.student.parameters[name].values), name
+
+
+def test_micro_batches_of_separate_domains_take_turns(network, dataset, follow, clock):
+    rule = MeanTeacher(confidence_threshold=0.0, separate_domains=True)
+    turn = GradientAccumulation(LayerwiseEma(), micro_batches=2).turn
+    (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
+    passes = rule.start(network, Numerics(), turn, 10, seed=4).step(batch).passes
+    assert passes.micro_batches == ((12, 12), (8, 8), (12, 12), (8, 8))
+    assert passes.labels_read == (12, 0, 12, 0)
+    with pytest.raises(
+        ValueError, match=r"micro_batches of separate_domains must be in pairs, not 1"
+    ):
+        replace(passes, micro_batches=())
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        MeanTeacher(),
+        SelfTaught(),
+        MeanTeacher(separate_domains=True),
+        SelfTaught(separate_domains=True),
+    ],
+)
 def test_the_largest_step_is_one_that_accepts_all(rule, network, dataset, follow, clock):
     accepting = replace(rule, confidence_threshold=0.0)
     (batch,) = STREAM.batches(dataset, clock, 1, seed=4)

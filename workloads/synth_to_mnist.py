@@ -1,0 +1,37 @@
+"""Printed digits teach handwritten ones: labels are of digits drawn from fonts, all frames MNIST's.
+
+Domains are separate: labelled images and frames go through the student in passes, and with batch
+statistics, of their own. Accuracies are of MNIST's test images.
+"""
+
+from accsim.data.stream import SemiSupervisedStream
+from accsim.dataflow.output_stationary import OutputStationary
+from accsim.hardware import boards
+from accsim.schedule.layerwise_ema import LayerwiseEma
+from accsim.training.base import Sgd
+from accsim.training.mean_teacher import MeanTeacher
+from accsim.workload import Workload
+from models import digits
+
+workload = Workload(
+    network=digits.network(width=16),
+    accelerator=boards.ZCU104,
+    dataflow=OutputStationary(),
+    schedule=LayerwiseEma(),
+    algorithm=MeanTeacher(
+        confidence_threshold=0.9,
+        separate_domains=True,
+        optimizer=Sgd(learning_rate=0.05),
+    ),
+    data=SemiSupervisedStream(
+        dataset="synth_digits",
+        frames_dataset="mnist",
+        resize=True,
+        labels=20000,
+        frames_per_second=2500,
+        translate=2,
+        flip=False,
+    ),
+    steps=2000,
+)
+over = {"confidence_threshold": (0.9, 0.0)}
