@@ -3,8 +3,8 @@
 Digits are learned from 50 labels and a stream in which 30 % of the frames show no digit but grey
 CIFAR-10 pictures, whose label is always wrong; without a threshold all of them are taught. What
 rejecting gains, and what it saves: `python -m accsim ablate workloads/threshold_ablation.py
---seeds 3`. Hard labels on the student's own view make wrong ones harm; a strong view of the student
-(student_augmentation=Strong(magnitude=10)) forgives most of them, and there a threshold only saves.
+--seeds 3`. Here the student sees a frame as its teacher does, shifted, and wrong labels harm it; a
+strong view (student_augmentation=Strong(magnitude=10)) forgives them, and a threshold only saves.
 """
 
 from accsim.data.disturbance import AtRandom, Disturbance

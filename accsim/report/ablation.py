@@ -71,6 +71,8 @@ def write_ablation(out: Path, names: Sequence[str], rows: Sequence[Mapping[str, 
             drawn(names, found),
             (
                 figures.plot_ablated_accuracy,
+                figures.plot_ablated_gain,
+                figures.plot_ablated_equal,
                 figures.plot_ablated_backward,
                 figures.plot_ablated_cycles,
                 figures.plot_ablated_joules,

@@ -144,6 +144,20 @@ def plot_ablated_accuracy(ax: Axes, found: pd.DataFrame) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
+def plot_ablated_gain(ax: Axes, found: pd.DataFrame) -> None:
+    """Mean gain of accuracy over the first value, with its spread; both seed by seed."""
+    plot_spread(ax, found, "gain")
+    ax.set(ylabel="gain over the first\nvalue, seed by seed")
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_ablated_equal(ax: Axes, found: pd.DataFrame) -> None:
+    """Mean accuracy when the run that ends first has ended, with its spread."""
+    plot_spread(ax, found, "accuracy_at_equal_seconds")
+    ax.set(ylabel="accuracy at equal time")
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
 def plot_ablated_backward(ax: Axes, found: pd.DataFrame) -> None:
     """Mean share of the samples that had a backward pass, with its spread; the rest was skipped."""
     plot_spread(ax, found, "backward_share")
