@@ -6,6 +6,7 @@ that its frames taught nothing, and averages in words too short to move.
 
 from accsim.report.tables import Tables, pseudo_label_shares
 
+STANDSTILL = 0.25  # of the run, without an update in the end
 LEAST_SAMPLES = 10  # accepted, for each class, before their shares say anything
 
 
@@ -20,6 +21,12 @@ def suspicions(tables: Tables) -> list[str]:
         )
     if steps["teacher_accuracy"].notna().any() and not steps["teacher_changed"].any():
         found.append("no word of the teacher ever moved: it is still its random start")
+    still = int((steps["backward_samples"][::-1] == 0).cumprod().sum())
+    if still > STANDSTILL * len(steps):
+        found.append(
+            f"the last {still:,} of {len(steps):,} batches were rejected whole: the student stands "
+            "still, and its labels can get no surer"
+        )
     return found + _collapse(tables)
 
 

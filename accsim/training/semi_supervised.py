@@ -53,7 +53,8 @@ class SemiSupervised(Algorithm):
     """
 
     confidence_threshold: float = 0.75
-    least_accepted: float = 0.0  # share of a batch's frames; a batch with less is rejected
+    least_accepted: float = 0.0  # share of a batch's frames; a batch with less is rejected; well
+    # below the share that clean batches have as the ramp ends, else the student stands still
     consistency: Consistency = LogitDistance()
     consistency_weight: float = 0.3
     ramp_share: float = 0.15  # share of the steps over which the weight rises from 0, linearly

@@ -34,6 +34,12 @@ def test_a_teacher_that_never_moves_is_told(run):
     assert suspicions(none) == []
 
 
+def test_a_gate_that_shuts_for_good_is_told(run):
+    (told,) = suspicions(with_steps(run, backward_samples=[32, 0, 0, 0]))
+    assert told.startswith("the last 3 of 4 batches were rejected whole")
+    assert suspicions(with_steps(run, backward_samples=[0, 0, 32, 0])) == []
+
+
 @pytest.mark.parametrize(
     ("accepted", "collapsed"),
     [
