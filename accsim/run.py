@@ -322,6 +322,12 @@ def _check_fit(workload: Workload, dataset: Dataset) -> None:
         )
 
 
+def _frames_of(workload: Workload, dataset: Dataset) -> Dataset:
+    """The set that frames and test images are of."""
+    other = workload.data.frames_dataset
+    return dataset if other is None else dataset.others[other]
+
+
 def _accuracy(learner: Learner, test: Map, labels: np.ndarray) -> dict[str, float]:
     correct = learner.correct(test, labels)
     return {network: count / len(labels) for network, count in correct.items()}
@@ -442,6 +448,7 @@ def _summary(
             "source": dataset.source,
             "stand_in": dataset.stand_in,
             "images": len(dataset.train_images),
+            "frames_of": _frames_of(workload, dataset).name,
             "others": [
                 {"name": other.name, "source": other.source, "stand_in": other.stand_in}
                 for other in dataset.others.values()

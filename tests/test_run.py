@@ -126,6 +126,28 @@ def test_what_the_gate_does_is_counted_by_kind(write_workload, pictures):
     assert shifted["Fog(severity=5)"]["test_images"] == 40
 
 
+def test_a_run_adapts_to_another_set_and_is_told_by_its_test_images(
+    write_workload, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ACCSIM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("accsim.data.synth_digits.TRAIN_IMAGES", 60)
+    monkeypatch.setattr("accsim.data.synth_digits.TEST_IMAGES", 30)
+    path = write_workload(
+        network="convnet.network(width=4, classes=10, image=Shape(16, 16, 3))",
+        algorithm="MeanTeacher(teacher_shift=4, separate_domains=True)",
+        data="SemiSupervisedStream(dataset='synth_digits', frames_dataset='synth_digits_colour',"
+        " resize=True, labels=20, labelled_per_batch=8, unlabelled_per_batch=8, flip=False)",
+    )
+    workload = read_workload(path)
+    dataset = open_dataset(workload, None)
+    assert dataset.train_images.shape == (60, 16, 16, 3)
+    summary = run(workload, tmp_path / "report", dataset).summary
+    assert summary["data"]["frames_of"] == "synth_digits_colour"
+    assert summary["accuracy"]["test_images"] == 30
+    page = (tmp_path / "report" / "README.md").read_text()
+    assert "Frames and test images are of synth_digits_colour." in page
+
+
 def test_a_set_that_is_nowhere_has_its_stand_in_among_the_frames(
     write_workload, tmp_path, monkeypatch
 ):

@@ -59,6 +59,7 @@ class Stream(ABC):
     """Chooses what each step sees."""
 
     dataset: str | Path
+    frames_dataset: str | Path | None = None  # that frames are of; None: the labelled one
     resize: bool = False  # the labelled set's images to the network's, as those of others are
     buffer_frames: int = 0  # of the camera's ring buffer
 
@@ -118,7 +119,7 @@ class SemiSupervisedStream(Stream):
     label_views: int = 1  # of each frame, whose labels are averaged
     student_augmentation: Strong | None = None  # of the student's view of the frames, beside those
     mixup: Mixup | None = None  # of that view in the end
-    frames_dataset: str | Path | None = None  # that frames are of; None: the labelled one
+    frames_dataset: str | Path | None = None
     resize: bool = False
 
     def __post_init__(self):
