@@ -79,6 +79,7 @@ def write_ablation(out: Path, names: Sequence[str], rows: Sequence[Mapping[str, 
             ),
             share_y=False,
             rows=2,
+            height_inches=4.5,
         )
         page = render(
             "ablation.md.j2", title=Path(out).name, names=names, rows=told(names, found),

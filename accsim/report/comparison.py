@@ -98,7 +98,7 @@ def write_comparison(
         write_csv(folder / "compare_bytes.csv", differences)
         write_csv(folder / "compare_mechanisms.csv", waits)
         for name, data, panels, shape in (
-            ("totals", totals(plain), TOTALS, {"rows": 2}),
+            ("totals", totals(plain), TOTALS, {"rows": 2, "height_inches": 5.5}),
             ("cycles", waited_cycles(rows), (figures.plot_compared_cycles,), {}),
             ("ddr_traffic", traffic(rows), (figures.plot_compared_bytes,), {}),
             ("accuracy", mean_curves(rows), CURVES, {"legend_below": True}),

@@ -14,6 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 Panel = Callable[[Axes, pd.DataFrame], None]
 
 WIDTH_INCHES, HEIGHT_INCHES = 7.0, 3.0
+LONGEST = 28  # letters in a line of a bar's name
 PALETTE = 9  # colours of accsim.mplstyle before they begin anew
 HATCHES = ("", "////", "\\\\\\\\", "xxxx", "....", "oooo", "++++")
 GREY = "#DDDDDD"  # the pale grey of the same palette: time in which nothing happens
@@ -308,7 +309,7 @@ def plot_bars(ax: Axes, rows: pd.DataFrame, length: str, color: str) -> None:
     """Horizontal bars of column `length`, a schedule each, top to bottom."""
     ax.barh(range(len(rows)), rows[length], height=0.7, color=color)
     name_bars(ax, rows["schedule"])
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MaxNLocator(3))
 
 
 def plot_points(ax: Axes, rows: pd.DataFrame, measure: str) -> None:
@@ -321,8 +322,9 @@ def plot_points(ax: Axes, rows: pd.DataFrame, measure: str) -> None:
 
 
 def name_bars(ax: Axes, names: Iterable[object]) -> None:
-    """Label horizontal bars 0, 1, 2 ... from top to bottom."""
+    """Label horizontal bars 0, 1, 2 ... from top to bottom; of long names two lines."""
     labels = [words(name) for name in names]
+    labels = [text.replace("(", "\n(", 1) if len(text) > LONGEST else text for text in labels]
     ax.set_yticks(range(len(labels)), labels=labels)
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
@@ -359,8 +361,8 @@ def plot_stacked_bars(
 
 
 def words(name: object) -> str:
-    """A name as a reader writes it; settings in brackets on a line of their own."""
-    return str(name).replace("_", " ").replace("(", "\n(", 1)
+    """A name as a reader writes it."""
+    return str(name).replace("_", " ")
 
 
 def save_figure(
@@ -369,6 +371,7 @@ def save_figure(
     panels: Sequence[Panel],
     share_y: bool = True,
     rows: int = 1,
+    height_inches: float = HEIGHT_INCHES,
     legend_below: bool = False,
 ) -> None:
     """Draw `panels` of one table side by side, in so many rows, into the PNG at `path`.
@@ -379,14 +382,13 @@ def save_figure(
     Only this figure sees accsim's style: neither pyplot nor the caller's settings are touched.
     """
     with matplotlib.style.context("accsim.report.accsim"):
-        figure = Figure(
-            figsize=(WIDTH_INCHES, HEIGHT_INCHES * (1 + rows) / 2), layout="constrained"
-        )
+        figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
         axes = figure.subplots(rows, len(panels) // rows, sharey=share_y, squeeze=False).ravel()
         for ax, panel in zip(axes, panels, strict=True):
             panel(ax, table)
-            if share_y:
-                ax.label_outer()
+            if share_y and not ax.get_subplotspec().is_first_col():
+                ax.set_ylabel("")
+                ax.tick_params(axis="y", labelleft=False)
         handles, labels = axes[0].get_legend_handles_labels()
         if any(labels):
             if legend_below:

@@ -121,7 +121,7 @@ def test_every_line_of_an_ablation_holds_its_values_in_their_order(ax):
 def test_schedules_stand_side_by_side_in_their_order():
     rows = pd.DataFrame(
         {
-            "schedule": ["SeparateEma", "DeferredWriteback(every=8)"],
+            "schedule": ["SeparateEma", "GradientAccumulation(SeparateEma)"],
             "joules": [3.0, 2.0],
             "accuracy": [0.5, 0.75],
             "accuracy_std": [0.125, None],
@@ -133,7 +133,7 @@ def test_schedules_stand_side_by_side_in_their_order():
     assert [bar.get_width() for bar in energy.patches] == [3.0, 2.0]
     assert [tick.get_text() for tick in energy.get_yticklabels()] == [
         "SeparateEma",
-        "DeferredWriteback\n(every=8)",
+        "GradientAccumulation\n(SeparateEma)",
     ]
     points, _, (spread,) = accuracy.containers[0]
     assert points.get_xydata().tolist() == [[0.5, 0], [0.75, 1]]
