@@ -109,14 +109,15 @@ def main():
 
 @main.command("run")
 @experiment
-def run_command(workload, steps, seed, out, data, quiet):
+@click.option("--resume", is_flag=True, help="Go on from the last evaluation of a stopped run.")
+def run_command(workload, steps, seed, out, data, quiet, resume):
     """Train WORKLOAD on its simulated machine and write a report."""
     with told_in_one_sentence():
         chosen = overridden(read_workload(workload), steps, seed)
         out = out or Path("reports") / workload.stem
         dataset = announced(chosen, data)
         with progress(chosen.steps, quiet) as on_step:
-            result = run(chosen, out, dataset, on_step)
+            result = run(chosen, out, dataset, on_step, resume)
     if not quiet:
         console.print(summary_table(result.summary))
     click.echo(out / "README.md")

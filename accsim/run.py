@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from accsim import __version__, compile_ahead, ledger, units
+from accsim.checkpoint import RecordedLearner, checkpoint_of
 from accsim.clock import Kind, StepClock
 from accsim.data import Dataset, load, load_folder
 from accsim.data.base import DataError, Progress
@@ -52,26 +53,40 @@ class Result:
     host: dict[str, float]
 
 
-def run(workload: Workload, out: Path, dataset: Dataset, on_step=lambda status: None) -> Result:
+def run(
+    workload: Workload,
+    out: Path,
+    dataset: Dataset,
+    on_step=lambda status: None,
+    resume: bool = False,
+) -> Result:
     """Train one workload in fixed point, charge every step to the machine, write the report.
 
-    `on_step` is called with a `Status` after every step. Raises WorkloadError for choices that do
-    not fit each other, OSError for a place that cannot be written, LedgerError if the books of
-    the simulated machine do not close.
+    `on_step` is called with a `Status` after every step. Every evaluation writes a checkpoint
+    beside `out`, until the report is written; `resume` goes on from it, to the same result. Raises
+    WorkloadError for choices that do not fit each other or the checkpoint, OSError for a place that
+    cannot be written, LedgerError if the books of the simulated machine do not close.
     """
-    require_place(out, "result.json")
-    result = simulate(workload, dataset, on_step)
+    checkpoint = checkpoint_of(require_place(out, "result.json"))
+    result = simulate(workload, dataset, on_step, checkpoint, resume)
     write_report(out, result.summary, result.tables, result.host)
+    checkpoint.unlink(missing_ok=True)
     return result
 
 
-def simulate(workload: Workload, dataset: Dataset, on_step=lambda status: None) -> Result:
+def simulate(
+    workload: Workload,
+    dataset: Dataset,
+    on_step=lambda status: None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> Result:
     """One run without its report; arguments and errors as of `run`."""
     with compile_ahead.beside():
-        return _simulate(workload, dataset, on_step)
+        return _simulate(workload, dataset, on_step, checkpoint, resume)
 
 
-def _simulate(workload, dataset, on_step) -> Result:
+def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
     started = time.perf_counter()
     with _misfits():
         _check_fit(workload, dataset)
@@ -89,6 +104,8 @@ def _simulate(workload, dataset, on_step) -> Result:
             workload.steps,
             workload.seed,
         )
+    if checkpoint:
+        learner = RecordedLearner(learner, workload, dataset, checkpoint, resume)
     scale = PixelScale.of(dataset.train_images)
     test_images, test_labels = workload.data.test(dataset)
     test = Map(scale.apply(test_images), -IMAGE_BITS)
@@ -120,6 +137,8 @@ def _simulate(workload, dataset, on_step) -> Result:
             pseudo_labels[:] = 0
             accuracy = _accuracy(learner, test, test_labels)
             row |= {f"{network}_accuracy": value for network, value in accuracy.items()}
+            if checkpoint:
+                learner.save()
         log.append(row)
         counters += [(step, network, counted) for network, counted in outcome.counters.items()]
         best = accuracy.get("teacher", accuracy.get("student"))

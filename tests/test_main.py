@@ -233,6 +233,7 @@ def mistakes():
         ),
         ("no such file", lambda w, t: ["run", t / "none.py"], "there is no such file"),
         ("no workload", lambda w, t: ["run", written(t, "steps = 3\n")], "must define `workload"),
+        ("no checkpoint", lambda w, t: ["run", w(), "--resume"], "there is no such file"),
         ("syntax error", lambda w, t: ["run", written(t, "\nx = (\n")], "line 2"),
         ("failing file", lambda w, t: ["run", written(t, "\n\nx = undefined\n")], "in line 3"),
         (
