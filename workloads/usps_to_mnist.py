@@ -1,9 +1,11 @@
 """Digits off envelopes teach a camera that sees others: labels are USPS's, all frames MNIST's.
 
 Domains are separate: labelled images and frames go through the student in passes, and with batch
-statistics, of their own. The student learns the teacher's hard labels from a distorted view. Accuracies are of MNIST's
-test images; `python -m accsim ablate workloads/usps_to_mnist.py` takes the threshold away. The same rule
-beside the student alone and AdaBN, over seeds: `python benchmarks/adaptation.py`.
+statistics, of their own. The student learns the teacher's hard labels from a distorted view.
+Accuracies are of MNIST's test images.
+
+`python -m accsim ablate workloads/usps_to_mnist.py` takes the threshold away; the rule beside the
+student alone and AdaBN: `python benchmarks/adaptation.py`.
 """
 
 from accsim.data.augmentation import Strong
