@@ -157,13 +157,8 @@ class FixedNetwork:
 
     @property
     def most_adapted(self) -> int:
-        """Images that exact statistics can be taken over: 2**22 values of a channel."""
-        return LARGEST_COUNT // max(
-            (node.input.height * node.input.width for node in self._norms()), default=1
-        )
-
-    def _norms(self) -> list[Node]:
-        return [node for node in self.network.nodes if isinstance(node.layer, BatchNorm)]
+        """Images that exact statistics can be taken over."""
+        return most_adapted(self.network)
 
     def adapt(self, parameters: dict[str, Stored], images: Map) -> None:
         """Take the batch norms' statistics from `images`, all at once, for ADAPTED passes.
@@ -178,7 +173,7 @@ class FixedNetwork:
                 f"not {len(images.values)}"
             )
         record = self.forward(parameters, images, Statistics.BATCH, training=False)
-        for node in self._norms():
+        for node in _norms(self.network):
             state, exponent = record.normalised[node.index], record.input_of(node).exponent
             self.adapted[node.index] = _nothing_yet(node)
             norm.update_running(
@@ -521,6 +516,16 @@ class FixedNetwork:
             return residual.add(a.values, b.values, left_a, left_b, 8, shift, key, largest_code)
 
         return self._round_error(node, common - norm.EIGHTHS, kernel, part=1)
+
+
+def most_adapted(network: Network) -> int:
+    """Images that exact statistics can be taken over: 2**22 values of a channel."""
+    sizes = (node.input.height * node.input.width for node in _norms(network))
+    return LARGEST_COUNT // max(sizes, default=1)
+
+
+def _norms(network: Network) -> list[Node]:
+    return [node for node in network.nodes if isinstance(node.layer, BatchNorm)]
 
 
 def _window(node: Node) -> tuple[int, int]:

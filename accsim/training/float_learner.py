@@ -3,6 +3,7 @@
 Needs the package's extra ``float`` (torch). Not the same bits on every machine.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,9 +19,15 @@ from accsim.data.augmentation import SHARE_BITS
 from accsim.data.stream import Batch
 from accsim.kernels import update
 from accsim.kernels.fixed_point import random_key
-from accsim.passes import Blend, Passes, Turn
+from accsim.passes import Passes, Turn
 from accsim.training import parameters
-from accsim.training.base import EVALUATION_BATCH, Algorithm, Learner, Outcome
+from accsim.training.base import (
+    ADAPTATION_IMAGES,
+    EVALUATION_BATCH,
+    Algorithm,
+    Learner,
+    Outcome,
+)
 from accsim.training.consistency import (
     Consistency,
     Divergence,
@@ -29,9 +36,10 @@ from accsim.training.consistency import (
     PseudoLabel,
 )
 from accsim.training.counters import Tally
-from accsim.training.fixed_network import Statistics
+from accsim.training.fixed_network import Statistics, most_adapted
 from accsim.training.float_twin import FloatTwin
 from accsim.training.mean_teacher import MeanTeacher
+from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
 from accsim.training.semi_supervised import WEIGHT_BITS, SemiSupervised
 from accsim.training.supervised import STUDENT, Supervised
@@ -44,8 +52,8 @@ class InFloat(Algorithm):
     """`rule` in float32, from the same start; its passes are charged as those of the fixed formats.
 
     Batch norms differ in one thing from the fixed ones: a sample that is rejected has no error, but
-    takes its part in the gradient through the statistics of the batch. The schedule must label and
-    store in every step.
+    takes its part in the gradient through the statistics of the batch. The schedule must label in
+    every step, for that step, and take the batch whole; what it writes back is its choice.
     """
 
     rule: Supervised | WeightAverage | MeanTeacher | SelfTaught = field(default_factory=MeanTeacher)
@@ -55,32 +63,40 @@ class InFloat(Algorithm):
         rule = self.rule
         if not isinstance(rule, Supervised | WeightAverage | MeanTeacher | SelfTaught):
             raise ValueError(f"rule must be a learning rule such as MeanTeacher(), not {rule!r}")
-        if {self.evaluation_statistics, rule.evaluation_statistics} != {Statistics.RUNNING}:
-            raise ValueError("evaluation_statistics of a rule in float must be RUNNING")
+        if self.evaluation_statistics is not Statistics.RUNNING:
+            raise ValueError(
+                "evaluation_statistics of InFloat must be left to its rule, not "
+                f"{self.evaluation_statistics}"
+            )
 
     def largest_passes(self, labelled, frames):
         return self.rule.largest_passes(labelled, frames)
 
     def start(self, network, numerics, turn, steps, seed):
-        if turn(1) != Turn(Blend(1, True)) or turn(1) != turn(2):
+        if any(turn(step) != Turn(turn(step).blend) or not turn(step).blend for step in (1, 2)):
             raise ValueError(
-                "schedule of a rule in float must label and store in every step, as SeparateEma"
+                "schedule of a rule in float must label in every step, and take the batch whole, "
+                "as SeparateEma"
             )
+        self.rule.start(network, numerics, turn, steps, seed)  # what it refuses, this does
         student = FloatTwin(network)
         student.load(parameters.initial(network, numerics, random_key(seed, STUDENT)))
-        return FloatLearner(self.rule, student, steps)
+        return FloatLearner(self.rule, student, turn, steps)
 
 
 @final
 class FloatLearner(Learner):
     """Student, its momenta and, where the rule has one, the average."""
 
-    def __init__(self, rule, student: FloatTwin, steps: int):
-        self.rule, self.student, self.steps = rule, student, steps
+    def __init__(self, rule, student: FloatTwin, turn: Callable[[int], Turn], steps: int):
+        self.rule, self.student, self.turn, self.steps = rule, student, turn, steps
         self.done = self.moves = 0
         self.momenta = {name: torch.zeros_like(p) for name, p in student.tensors.items()}
         averages = isinstance(rule, MeanTeacher | WeightAverage)
         self.average = deepcopy(student).requires_grad_(False) if averages else None
+        self.stored = {  # the average as the schedule last wrote it back
+            name: p.detach().clone() for name, p in student.tensors.items() if averages
+        }
 
     def step(self, batch):
         self.done += 1
@@ -96,7 +112,7 @@ class FloatLearner(Learner):
             self._descend(gradients, rate)
             share = self._share()
             if share and self.average:
-                self._move(self.average, Fraction(share[0], 1 << share[1]), tallies["teacher"])
+                self._move(self.average, *share, tallies["teacher"])
         forward, sure = (0, 0) if rejected else (labelled + len(taught), int(taught.sum()))
         apart = self.is_taught and rule.separate_domains and forward > labelled
         return Outcome(
@@ -127,7 +143,7 @@ class FloatLearner(Learner):
                 continue
             if isinstance(self.rule, WeightAverage):
                 network.load_statistics(self.student)  # it has no forward pass of its own
-            network.eval()
+            network = self._ready(network, images)
             counts[name] = 0
             for first in range(0, len(labels), EVALUATION_BATCH):
                 part = slice(first, first + EVALUATION_BATCH)
@@ -135,6 +151,16 @@ class FloatLearner(Learner):
                     best = network(_real(images.values[part], images.exponent)).argmax(1)
                 counts[name] += int((best.numpy() == labels[part]).sum())
         return counts
+
+    def _ready(self, network: FloatTwin, images: Map) -> FloatTwin:
+        """The network with the statistics that the rule wants it evaluated by."""
+        if self.rule.evaluation_statistics is Statistics.ADAPTED:
+            first = images.values[: min(ADAPTATION_IMAGES, most_adapted(network.network))]
+            network = deepcopy(network)
+            network.share = 1.0
+            with torch.no_grad():
+                network.train()(_real(first, images.exponent))
+        return network.eval()
 
     @property
     def is_taught(self) -> bool:
@@ -185,8 +211,9 @@ class FloatLearner(Learner):
         )
         if not (frames and self.rule.separate_domains):
             return student(torch.cat([labelled, seen]))
+        of_frames = student(seen)
         kept_apart = {name: buffer.clone() for name, buffer in student.named_buffers()}
-        return torch.cat([functional_call(student, kept_apart, (labelled,)), student(seen)])
+        return torch.cat([functional_call(student, kept_apart, (labelled,)), of_frames])
 
     def _descend(self, gradients: list[Tensor], rate: float) -> None:
         """One step of SGD with momentum, the rate inside the momentum."""
@@ -200,22 +227,28 @@ class FloatLearner(Learner):
                 momentum.mul_(optimizer.momentum).add_(gradient + decay * parameter, alpha=rate)
                 parameter.sub_(momentum)
 
-    def _share(self) -> tuple[int, int] | None:
-        """How far the average moves, ``numerator / 2**shift``; None: not at all."""
+    def _share(self) -> tuple[Fraction, bool] | None:
+        """How far from the stored average the next is, and if it is stored; None: it rests."""
         match self.rule:
             case WeightAverage(averaging=averaging):
-                return averaging.share(self.done, self.steps, self.moves)
+                share = averaging.share(self.done, self.steps, self.moves)
+                return share and (Fraction(share[0], 1 << share[1]), True)
             case MeanTeacher(teacher_shift=shift):
-                return Exponential(shift).share(self.done, self.steps, self.moves)
+                blend = self.turn(self.moves + 1).blend
+                assert blend is not None
+                _, now = Exponential(shift).share(self.done, self.steps, self.moves)
+                return min(Fraction(blend.numerator, 1 << now), Fraction(1)), blend.store
         return None
 
-    def _move(self, network: FloatTwin, share: Fraction, tally: Tally) -> None:
+    def _move(self, network: FloatTwin, share: Fraction, store: bool, tally: Tally) -> None:
         """The average, so far nearer to the student."""
         self.moves += 1
         for name, average in network.tensors.items():
-            before = average.clone()
-            average.lerp_(self.student.tensors[name].detach(), float(share))
+            before, stored = average.clone(), self.stored[name]
+            average.copy_(stored.lerp(self.student.tensors[name].detach(), float(share)))
             tally.add("teacher", name, average.numel(), moved=int((average != before).sum()))
+            if store:
+                stored.copy_(average)
 
 
 def targets_of(kind: Consistency, labels: Tensor) -> Tensor:

@@ -119,16 +119,17 @@ class FloatTwin(nn.Module):
             if self.training:
                 running.lerp_(mean.detach(), self.share)
             return x + (shift - mean)[:, None, None]
-        return functional.batch_norm(
-            x,
-            running,
-            getattr(self, f"{node.name}_variance"),
-            self[f"{node.name}.scale"],
-            shift,
-            self.training,
-            momentum=self.share,
-            eps=self.epsilon,
+        variance, scale = getattr(self, f"{node.name}_variance"), self[f"{node.name}.scale"]
+        if not self.training:
+            return functional.batch_norm(x, running, variance, scale, shift, eps=self.epsilon)
+        own_mean, own_variance = torch.zeros_like(running), torch.zeros_like(variance)
+        y = functional.batch_norm(
+            x, own_mean, own_variance, scale, shift, True, momentum=1.0, eps=self.epsilon
         )
+        count = x.numel() // len(running)
+        running.lerp_(own_mean, self.share)
+        variance.lerp_(own_variance * ((count - 1) / count), self.share)  # of the images themselves
+        return y
 
 
 def _key(name: str) -> str:
