@@ -118,7 +118,13 @@ def run() -> Run:
         "workload": {"name": "tiny", "steps": 4, "algorithm": {"teacher_shift": 7}},
         "version": "0.1.0",
         "seed": 3,
-        "data": {"name": "digits", "source": "IDX files", "stand_in": False, "images": 5000},
+        "data": {
+            "name": "digits",
+            "frames_of": "digits",
+            "source": "IDX files",
+            "stand_in": False,
+            "images": 5000,
+        },
         "accuracy": {"student": 0.75, "teacher": 0.8125, "test_images": 1000},
         "commonest_step": {
             "steps": 2,
