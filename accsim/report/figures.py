@@ -68,10 +68,10 @@ def plot_pseudo_labels(ax: Axes, shares: pd.DataFrame) -> None:
                linewidth=0.3, color=f"C{number % 10}", alpha=1.0 if name == widest else 0.4,
                label=str(name) if name == widest else None)  # fmt: skip
         below += share.to_numpy()
-    ax.set(xlabel="training step", ylabel="share of\naccepted samples", ylim=(0, 1))
+    ax.set(xlabel="training step", ylabel="share of\naccepted samples", ylim=(0, 1),
+           xlim=(0, table.index[-1]))  # fmt: skip
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.legend()
 
 
 def plot_accepted_by_kind(ax: Axes, shares: pd.DataFrame) -> None:
