@@ -248,6 +248,11 @@ def twin(
                     "student_accuracy": accuracy["student"],
                     "teacher_accuracy": accuracy["teacher"],
                     "accepted_share": int(steps["accepted"].sum()) / frames if frames else None,
+                    **{
+                        f"{network}_accuracy_under {shift}": found.get(network)
+                        for shift, found in accuracy["shifted"].items()
+                        for network in ("student", "teacher")
+                    },
                     "curve": accuracy_curves(result.tables),
                 }
             )

@@ -358,7 +358,7 @@ def test_twins_are_told_in_a_table_and_written(write_workload, tmp_path):
     out = tmp_path / "twin"
     ran = call("twin", write_workload(), "--steps", 2, "--out", out)
     assert ran.exit_code == 0, ran.output
-    assert re.search(r"accuracy of the teacher .*%.*%.*points", ran.output)
+    assert re.search(r"teacher accuracy .*%.*%.*points", ran.output)
     runs = json.loads((out / "twin.json").read_text())["runs"]
     assert [run["arithmetic"] for run in runs] == ["float32", "fixed point"]
 

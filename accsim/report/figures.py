@@ -211,7 +211,6 @@ def plot_twin_accuracy(ax: Axes, curves: pd.DataFrame) -> None:
     ax.set(xlabel="training step", ylabel="test accuracy")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.legend()
 
 
 def plot_compared_seconds(ax: Axes, rows: pd.DataFrame) -> None:

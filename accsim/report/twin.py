@@ -13,11 +13,7 @@ from accsim.report.folder import replaced_folder
 from accsim.report.page import render, write_csv, write_json
 
 FIXED, FLOAT = "fixed point", "float32"
-MEASURES = {  # of a run, and how a reader names them
-    "student_accuracy": "accuracy of the student",
-    "teacher_accuracy": "accuracy of the teacher",
-    "accepted_share": "frames accepted",
-}
+BESIDE = ("seed", "arithmetic", "curve")  # of a run, beside its measures
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -28,12 +24,12 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
     Parameters
     ----------
-    runs : one run each: `seed`, `arithmetic` (`FIXED` or `FLOAT`, one of either for every seed) and
-        `MEASURES`, None for a network or frames that the workload does not have
+    runs : one run each: `seed`, `arithmetic` (`FIXED` or `FLOAT`, one of either for every seed),
+        and its measures by name: shares of one, None for what the workload does not have
     """
     columns = ["measure", "fixed", "fixed_std", "float", "float_std", "difference"]
     rows = []
-    for measure in MEASURES:
+    for measure in (name for name in runs[0] if name not in BESIDE):
         table = pd.DataFrame(runs).pivot(index="seed", columns="arithmetic", values=measure)
         fixed, real = table[FIXED].astype("float64"), table[FLOAT].astype("float64")
         if real.isna().all():
@@ -55,7 +51,7 @@ def write_twin(out: Path, runs: Sequence[Mapping[str, Any]], choices: Mapping[st
 
     Raises OSError for a place that cannot be written.
     """
-    records = [{key: run[key] for key in ("seed", "arithmetic", *MEASURES)} for run in runs]
+    records = [{key: value for key, value in run.items() if key != "curve"} for run in runs]
     curves = mean_curves(runs)
     with replaced_folder(out, marker="twin.json") as folder:
         write_json(folder / "twin.json", {"workload": choices, "runs": records})
@@ -94,7 +90,7 @@ def told(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The summary as a reader wants it."""
     return [
         {
-            "measure": MEASURES[row.measure],
+            "measure": figures.words(row.measure),
             FIXED: _spread(percent(row.fixed), row.fixed_std),
             FLOAT: _spread(percent(row.float), row.float_std),
             "difference": _spread(f"{100 * row.difference:+.1f}", row.difference_std) + " points",

@@ -41,7 +41,7 @@ def test_differences_are_taken_seed_by_seed():
     assert student["difference"] == pytest.approx(-0.025)
     assert student["difference_std"] == pytest.approx(0.03 / 2**0.5)  # of -0.01 and -0.04
     assert told(TWO_SEEDS)[1] == {
-        "measure": "accuracy of the teacher",
+        "measure": "teacher accuracy",
         FIXED: "63.0% +- 1.4",
         FLOAT: "62.0% +- 2.8",
         "difference": "+1.0 +- 1.4 points",
@@ -51,7 +51,7 @@ def test_differences_are_taken_seed_by_seed():
 
 def test_what_a_workload_does_not_have_is_left_out():
     (row,) = told([ran(3, FIXED, 0.5), ran(3, FLOAT, 0.51)])
-    assert list(row.values()) == ["accuracy of the student", "50.0%", "51.0%", "-1.0 points"]
+    assert list(row.values()) == ["student accuracy", "50.0%", "51.0%", "-1.0 points"]
 
 
 def test_curves_are_means_over_the_seeds():
@@ -73,5 +73,5 @@ def test_a_report_of_twins_holds_every_run(tmp_path):
     runs = json.loads((out / "twin.json").read_text())["runs"]
     assert [run["student_accuracy"] for run in runs] == [0.50, 0.49, 0.60, 0.56]
     page = (out / "README.md").read_text()
-    assert "| accuracy of the student | 52.5% +- 4.9 | 55.0% +- 7.1 | -2.5 +- 2.1 points |" in page
+    assert "| student accuracy | 52.5% +- 4.9 | 55.0% +- 7.1 | -2.5 +- 2.1 points |" in page
     assert "6-bit errors" in page
