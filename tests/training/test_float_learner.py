@@ -192,16 +192,19 @@ def test_adapted_statistics_bridge_a_change_of_the_camera_in_float_too(
     assert right[Statistics.RUNNING] < 0.6 < 0.98 < right[Statistics.ADAPTED]
 
 
-def test_running_statistics_are_those_of_wide_fixed_point(network, dataset, follow, clock):
+@pytest.mark.parametrize("apart", [False, True])
+def test_running_statistics_are_those_of_wide_fixed_point(apart, network, dataset, follow, clock):
     """Means and biased variances, the first batch's whole and an eighth of each later one."""
-    rule = Supervised(Sgd(learning_rate=0.02))
+    rule = MeanTeacher(
+        confidence_threshold=0.0, optimizer=Sgd(learning_rate=0.02), separate_domains=apart
+    )
     fixed, twin = (made.start(network, WIDE, follow, 9, seed=4) for made in (rule, InFloat(rule)))
     for batch in STREAM.batches(dataset, clock, 3, seed=4):
         fixed.step(batch)
         twin.step(batch)
     for node in network.nodes:
         if isinstance(node.layer, BatchNorm):
-            mean, variance = (a * 2.0**-32 for a in fixed.student.executor.running[node.index])
+            mean, variance = (a * 2.0**-32 for a in fixed.of_frames.running[node.index])
             assert np.allclose(getattr(twin.student, f"{node.name}_mean"), mean, atol=0.01)
             ours = getattr(twin.student, f"{node.name}_variance").numpy()
             assert np.allclose(ours, variance, rtol=0.01), node.name
