@@ -48,6 +48,7 @@ class RecordedLearner(Learner):
         self.origin = {
             "version": [__version__, _digest_of_code()],
             "data": _digest_of_data(dataset),
+            "start": _digest_of_start(workload),
             "workload": json.loads(json.dumps(describe(workload))),
         }
         self.stretches: list[bytes] = []  # answers between one checkpoint and the next, pickled
@@ -61,6 +62,9 @@ class RecordedLearner(Learner):
 
     def correct(self, images, labels):
         return self._answer(lambda: self.learner.correct(images, labels))
+
+    def trained(self):
+        return self.learner.trained()
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all, unless this part of the run was read from it.
@@ -126,10 +130,10 @@ class RecordedLearner(Learner):
 
 def _difference(mine: dict[str, Any], its: dict[str, Any]) -> str:
     """What of two origins is not the same, in words."""
-    names = [name for name in ("version", "data") if mine[name] != its[name]]
+    names = [name for name in ("version", "data", "start") if mine[name] != its[name]]
     choices = mine["workload"]
     names += [name for name in choices if choices[name] != its["workload"].get(name)]
-    return " and ".join(names)
+    return " and ".join(dict.fromkeys(names))
 
 
 def _digest_of_code() -> str:
@@ -148,3 +152,9 @@ def _digest_of_data(dataset: Dataset) -> str:
             digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _digest_of_start(workload: Workload) -> str:
+    """Of the file that the deployed network is read from, if it is."""
+    start = workload.start
+    return hashlib.sha256(start.read_bytes()).hexdigest() if isinstance(start, Path) else ""

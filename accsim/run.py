@@ -1,6 +1,7 @@
 """The whole pipeline, top to bottom: values and cost of one workload meet here and nowhere else."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -24,11 +25,13 @@ from accsim.report.comparison import write_comparison
 from accsim.report.folder import require_place
 from accsim.report.page import write_report
 from accsim.report.suspicion import suspicions
-from accsim.report.tables import Tables, accuracy_curves, real_time
+from accsim.report.tables import COLUMNS, Tables, accuracy_curves, real_time, stream_accuracy
 from accsim.report.twin import FIXED, FLOAT, write_twin
+from accsim.schedule import SeparateEma
 from accsim.schedule.base import Schedule
 from accsim.training.base import Algorithm, Learner, Outcome
 from accsim.training.counters import KINDS, Counters
+from accsim.training.deployed import Deployed
 from accsim.training.parameters import Map
 from accsim.workload import Workload, WorkloadError, describe
 
@@ -51,6 +54,7 @@ class Result:
     summary: dict[str, Any]
     tables: Tables
     host: dict[str, float]
+    network: Deployed | None  # as it was trained; None: not in integers
 
 
 def run(
@@ -69,7 +73,7 @@ def run(
     """
     checkpoint = checkpoint_of(require_place(out, "result.json"))
     result = simulate(workload, dataset, on_step, checkpoint, resume)
-    write_report(out, result.summary, result.tables, result.host)
+    write_report(out, result.summary, result.tables, result.host, result.network)
     checkpoint.unlink(missing_ok=True)
     return result
 
@@ -97,12 +101,14 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
             workload.accelerator,
             workload.dataflow,
         )
+        deployed = _deployed(workload, dataset)
         learner = workload.algorithm.start(
             workload.network,
             workload.numerics,
             workload.schedule.turn,
             workload.steps,
             workload.seed,
+            deployed,
         )
     if checkpoint:
         learner = RecordedLearner(learner, workload, dataset, checkpoint, resume)
@@ -119,7 +125,11 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
     updates = 0
     pseudo_labels = np.zeros(len(dataset.classes), np.int64)  # since the last evaluation
     by_class: list[tuple[int, str, int]] = []
+    right: Counter[str] = Counter()  # frames, and those told right by each network; since then
+    on_stream: list[tuple[int, str, int, int]] = []
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
+        if deployed:  # test, then train
+            right.update(_right_on_frames(batch, (learner, deployed)))
         with _misfits(norm.DivergedError, f"step {step}: "):
             outcome = learner.step(batch)  # values: which passes ran, on how many samples
         updates += not outcome.passes.rejected
@@ -135,6 +145,9 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
                 for name, count in zip(dataset.classes, pseudo_labels.tolist(), strict=True)
             ]
             pseudo_labels[:] = 0
+            frames = right.pop("frames", 0)
+            on_stream += [(step, network, frames, count) for network, count in right.items()]
+            right.clear()
             accuracy = _accuracy(learner, test, test_labels)
             row |= {f"{network}_accuracy": value for network, value in accuracy.items()}
             if checkpoint:
@@ -143,11 +156,18 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
         counters += [(step, network, counted) for network, counted in outcome.counters.items()]
         best = accuracy.get("teacher", accuracy.get("student"))
         on_step(Status(step, workload.steps, best, row["simulated_seconds"], row["joules"]))
+
+    def accuracies(images: Map, labels: np.ndarray) -> dict[str, float]:
+        found = _accuracy(learner, images, labels)
+        return found | _accuracy(deployed, images, labels) if deployed else found
+
     shifted = {
-        name: _accuracy(learner, Map(scale.apply(images), -IMAGE_BITS), labels)
+        name: accuracies(Map(scale.apply(images), -IMAGE_BITS), labels)
         | {"test_images": len(labels)}
         for name, (images, labels) in workload.data.shifted_tests(dataset).items()
     }
+    if deployed:
+        accuracy |= _accuracy(deployed, test, test_labels)
     totals = clock.totals()
     ledger.check(totals.ledgers)
     tested = len(test_labels)
@@ -166,13 +186,15 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
         totals.energy,
         kind.timeline.critical_path(),
         pd.DataFrame(by_class, columns=["step", "class", "accepted"]),
+        pd.DataFrame(on_stream, columns=[*COLUMNS["on_stream"]]),
     )
+    summary["stream"] = stream_accuracy(tables)
     summary["suspicions"] = suspicions(tables)
     host = {
         "total_seconds": time.perf_counter() - started,
         "timing_simulation_seconds": clock.host_seconds,
     }
-    return Result(summary, tables, host)
+    return Result(summary, tables, host, learner.trained())
 
 
 def compare(
@@ -311,7 +333,7 @@ def open_dataset(
             return load_folder(wanted, image.height, on_progress=on_progress)
         return load(wanted, folder, on_progress=on_progress)
 
-    others = {wanted: opened(wanted) for wanted in workload.data.other_datasets}
+    others = {wanted: opened(wanted) for wanted in workload.other_datasets}
     labelled = opened(workload.data.dataset)
     if workload.data.resize:
         labelled = resized(labelled, workload.network.image)
@@ -352,7 +374,51 @@ def _frames_of(workload: Workload, dataset: Dataset) -> Dataset:
     return dataset if other is None else dataset.others[other]
 
 
-def _accuracy(learner: Learner, test: Map, labels: np.ndarray) -> dict[str, float]:
+def _deployed(workload: Workload, dataset: Dataset) -> Deployed | None:
+    """The network that the device starts with, pretrained now or read; None: a random one."""
+    start = workload.start
+    if start is None:
+        return None
+    if isinstance(start, Path):
+        return Deployed.read(start, workload.network, workload.numerics)
+    whole_steps = SeparateEma().turn
+    learner = start.algorithm.start(
+        workload.network, workload.numerics, whole_steps, start.steps, workload.seed
+    )
+    for batch in start.data.batches(dataset, FactoryClock(), start.steps, workload.seed):
+        learner.step(batch)
+    trained = learner.trained()
+    if trained is None:
+        raise ValueError(f"algorithm of a pretraining must be in integers, not {start.algorithm!r}")
+    return trained
+
+
+@dataclass
+class FactoryClock:
+    """Time at the factory: it passes only while frames are waited for, and no device is charged."""
+
+    now_ps: int = 0
+
+    def wait_until(self, ps: int) -> None:
+        """Let frames arrive until `ps`."""
+        self.now_ps = max(self.now_ps, ps)
+
+
+def _right_on_frames(batch: Batch, networks: Sequence[Learner | Deployed]) -> dict[str, int]:
+    """Frames that have a class, as `frames`, and how many of them each network tells right."""
+    if batch.frames is None or batch.truth is None:
+        return {}
+    known = batch.truth >= 0
+    frames, truth = Map(batch.frames[known], batch.exponent), batch.truth[known]
+    if not len(truth):
+        return {}
+    right = {"frames": len(truth)}
+    for each in networks:
+        right |= each.correct(frames, truth)
+    return right
+
+
+def _accuracy(learner: Learner | Deployed, test: Map, labels: np.ndarray) -> dict[str, float]:
     correct = learner.correct(test, labels)
     return {network: count / len(labels) for network, count in correct.items()}
 
@@ -482,6 +548,7 @@ def _summary(
         "accuracy": {
             "student": accuracy["student"],
             "teacher": accuracy.get("teacher"),
+            "deployed": accuracy.get("deployed"),
             "test_images": test_images,
             "shifted": shifted,
         },

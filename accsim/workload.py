@@ -23,6 +23,27 @@ class WorkloadError(Exception):
 
 
 @dataclass(frozen=True)
+class Pretraining:
+    """What a network learns at the factory, before it is deployed; the device is not charged."""
+
+    algorithm: Algorithm
+    data: Stream  # of the workload's data set
+    steps: int
+
+    def __post_init__(self):
+        for name, kind in (("algorithm", Algorithm), ("data", Stream)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(
+                    f"{name} of a pretraining must be a {kind.__name__} object, "
+                    f"not {getattr(self, name)!r}"
+                )
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(
+                f"steps of a pretraining must be a whole number of at least 1, not {self.steps}"
+            )
+
+
+@dataclass(frozen=True)
 class Workload:
     """One experiment: what learns, by which rule, from what, on which machine, for how long."""
 
@@ -36,6 +57,7 @@ class Workload:
     numerics: Numerics = Numerics()
     seed: int = 0
     evaluate_every: int = 300  # steps between evaluations on the test images; the last step always
+    start: Path | Pretraining | None = None  # deployed: network.npz of a run; None: a random start
 
     def __post_init__(self):
         kinds = {
@@ -73,11 +95,30 @@ class Workload:
                     f"{batches} batches that the teacher labels at once, "
                     f"not {self.data.buffer_frames}"
                 )
+        if not isinstance(self.start, Path | Pretraining | None):
+            raise ValueError(
+                "start must be the Path of a network.npz, a Pretraining or None, "
+                f"not {self.start!r}"
+            )
+        if isinstance(self.start, Pretraining):
+            for name in ("dataset", "resize"):
+                mine, factory = getattr(self.data, name), getattr(self.start.data, name)
+                if mine != factory:
+                    raise ValueError(
+                        f"{name} of the pretraining's stream must be {mine!r} as of the "
+                        f"workload's, not {factory!r}"
+                    )
         for name, least in (("steps", 1), ("seed", 0), ("evaluate_every", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value}")
         _ = self.machine  # the schedule can use the accelerator
+
+    @property
+    def other_datasets(self) -> tuple[str | Path, ...]:
+        """Names or folders of sets that some frames are taken from, in the field or before."""
+        before = self.start.data.other_datasets if isinstance(self.start, Pretraining) else ()
+        return tuple(dict.fromkeys((*self.data.other_datasets, *before)))
 
     @property
     def machine(self) -> AcceleratorSpec:

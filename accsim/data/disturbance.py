@@ -61,6 +61,15 @@ class Change(ABC):
         dataset : of the run, with the other sets in `others`
         """
 
+    def truth(
+        self, labels: np.ndarray, numbers: np.ndarray, key: int, dataset: Dataset
+    ) -> np.ndarray:
+        """What the frames show now, int64[N], of the `labels` before; -1: none of the classes.
+
+        `numbers`, `key` and `dataset` as of `apply`.
+        """
+        return labels
+
     def test(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
         """Test images on which a network shows how it stands this, and their labels.
 
@@ -165,7 +174,7 @@ class Disturbance:
         self, images: np.ndarray, kinds: np.ndarray, numbers: range, key: int, dataset: Dataset
     ) -> None:
         """Change those of the consecutive frames that are due, in place; see `Change.apply`."""
-        due = np.flatnonzero(self.when.due(numbers, random_key(key, WHEN)))
+        due = self._due(numbers, key)
         if len(due):
             images[due], kinds[due] = self.what.apply(
                 images[due],
@@ -174,3 +183,12 @@ class Disturbance:
                 random_key(key, WHAT),
                 dataset,
             )
+
+    def relabel(self, labels: np.ndarray, numbers: range, key: int, dataset: Dataset) -> None:
+        """Change the true labels of those frames, in place; see `Change.truth`."""
+        due = self._due(numbers, key)
+        which = numbers.start + due
+        labels[due] = self.what.truth(labels[due], which, random_key(key, WHAT), dataset)
+
+    def _due(self, numbers: range, key: int) -> np.ndarray:
+        return np.flatnonzero(self.when.due(numbers, random_key(key, WHEN)))

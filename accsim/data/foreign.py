@@ -34,9 +34,12 @@ class Foreign(Change):
         fit(dataset.others[self.dataset].train_images[:1], dataset.train_images.shape[1:])
 
     def apply(self, images, kinds, numbers, key, dataset):
-        pool = dataset.others[self.dataset].train_images
-        chosen = pool[in_random_order(numbers, len(pool), key)]
+        chosen = dataset.others[self.dataset].train_images[self._chosen(numbers, key, dataset)]
         return fit(chosen, images.shape[1:]), np.full_like(kinds, self.kind)
+
+    def _chosen(self, numbers, key: int, dataset: Dataset) -> np.ndarray:
+        """Places of the images that the frames `numbers` become."""
+        return in_random_order(numbers, len(dataset.others[self.dataset].train_images), key)
 
 
 @final
@@ -44,6 +47,9 @@ class OutOfDistribution(Foreign):
     """Frames of another data set that show none of the classes."""
 
     kind = FrameKind.OUT_OF_DISTRIBUTION
+
+    def truth(self, labels, numbers, key, dataset):
+        return np.full_like(labels, -1)
 
 
 @final
@@ -63,6 +69,9 @@ class OtherDomain(Foreign):
                 f"classes of {other.name} must be those of {dataset.name} "
                 f"({', '.join(dataset.classes)}), not {', '.join(other.classes)}"
             )
+
+    def truth(self, labels, numbers, key, dataset):
+        return dataset.others[self.dataset].train_labels[self._chosen(numbers, key, dataset)]
 
     def test(self, dataset):
         other = dataset.others[self.dataset]

@@ -53,6 +53,10 @@ class Batch:
     frames_waiting: int = 0  # in the ring buffer as the step begins, its own included
     label_views: int = 1  # of each frame in `teacher_view`
     blending: Blending | None = None  # of the student's view; None: every frame shows itself
+    frames: np.ndarray | None = (
+        None  # int8[N, H, W, C] as they came, not augmented; None: no camera
+    )
+    truth: np.ndarray | None = None  # int64[N] what those show, -1: none of the classes
 
 
 class Stream(ABC):
@@ -207,7 +211,7 @@ class SemiSupervisedStream(Stream):
             waiting = camera.fill(0 if turn else at_once * wanted) if wanted else 0
             if not turn:
                 numbers = camera.take(at_once * wanted)
-                frames, kinds = self._frames(dataset, source, pool, numbers, seed)
+                frames, kinds, truth = self._frames(dataset, source, pool, numbers, seed)
                 arrived = np.array([camera.arrival_ps(number) for number in numbers], np.int64)
             own = slice(turn * wanted, (turn + 1) * wanted)
             first = step * self.labelled_per_batch
@@ -236,19 +240,23 @@ class SemiSupervisedStream(Stream):
                 waiting,
                 self.label_views,
                 blending,
+                scale.apply(frames[own]),
+                truth[own],
             )
 
     def _frames(
         self, dataset: Dataset, source: Dataset, pool: np.ndarray, numbers: range, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The camera's frames `numbers`, uint8[N, H, W, C], and their kinds, int8[N]."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The camera's frames `numbers`: uint8[N, H, W, C], kinds int8[N], classes int64[N]."""
         chosen = pool[in_random_order(numbers, len(pool), random_key(seed, FRAMES))]
         images = fit(source.train_images[chosen], dataset.train_images.shape[1:])
         kinds = np.full(len(chosen), FrameKind.CLEAN, np.int8)
+        truth = source.train_labels[chosen]
         for index, disturbance in enumerate(self.disturbances):
             key = random_key(seed, DISTURBANCES, index)
             disturbance.apply(images, kinds, numbers, key, dataset)
-        return images, kinds
+            disturbance.relabel(truth, numbers, key, dataset)
+        return images, kinds, truth
 
 
 class Camera:

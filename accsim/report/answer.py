@@ -48,7 +48,8 @@ def check_result(result: Mapping[str, Any]) -> None:
 def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was learned, how fast and at what cost: (subject, sentence), five of them.
 
-    Where `result["real_time"]` is there, another tells deadlines, latencies and the ring buffer;
+    Where `result["stream"]` is there, another tells what the networks made of the frames as they
+    came; where `result["real_time"]` is, another tells deadlines, latencies and the ring buffer;
     where `result["gate"]` has frames that are not clean, another tells what the confidence
     threshold let through; where `result["accuracy"]["shifted"]` names shifts of the stream, one
     tells the accuracy on test images that are shifted in the same way. `result["suspicions"]`, if
@@ -64,6 +65,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     gate, shifts = result.get("gate", {}), result["accuracy"].get("shifted", {})
     return [
         ("Learned", learned(result["accuracy"])),
+        *([("Stream", on_stream(result["stream"]))] if result.get("stream") else []),
         (
             "Speed",
             f"{quantity(cost['seconds'] / steps, 's')} and {cost['cycles'] / steps:,.0f} cycles a "
@@ -90,7 +92,20 @@ def learned(accuracy: Mapping[str, Any]) -> str:
     sentence += f"{accuracy['test_images']:,} test images right"
     if accuracy["teacher"] is not None:
         sentence += f", its teacher {percent(accuracy['teacher'])}"
+    if accuracy.get("deployed") is not None:
+        sentence += f", the deployed network {percent(accuracy['deployed'])}"
     return sentence
+
+
+def on_stream(stream: Mapping[str, Mapping[str, Any]]) -> str:
+    """Accuracy of the networks on the frames as they came, and where it was lowest."""
+    networks = [
+        f"the {name} tells {percent(found['accuracy'])} right, at worst {percent(found['lowest'])} "
+        f"(in the stretch to step {found['lowest_step']:,})"
+        for name, found in stream.items()
+    ]
+    frames = max(found["frames"] for found in stream.values())
+    return f"of {frames:,} frames as they came {'; '.join(networks)}"
 
 
 def stood(shifts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -34,7 +34,11 @@ def plot_accuracy_over_energy(ax: Axes, curves: pd.DataFrame) -> None:
 
 def plot_accuracy(ax: Axes, curves: pd.DataFrame, over: str) -> None:
     """Lines of test accuracy over the column `over`; one line a network."""
-    marks = {"student": ("C0", "o", "-"), "teacher": ("C3", "s", "--")}
+    marks = {
+        "student": ("C0", "o", "-"),
+        "teacher": ("C3", "s", "--"),
+        "deployed": ("C2", "^", ":"),
+    }
     for network, curve in curves.groupby("network"):
         color, marker, line = marks[str(network)]
         ax.plot(
@@ -42,6 +46,13 @@ def plot_accuracy(ax: Axes, curves: pd.DataFrame, over: str) -> None:
         )
     ax.set(ylabel="test accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_stream(ax: Axes, curves: pd.DataFrame) -> None:
+    """Lines of the accuracy on the stream's frames over training steps; one line a network."""
+    plot_accuracy(ax, curves, "step")
+    ax.set(xlabel="training step", ylabel="accuracy on the stream")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def plot_accepted(ax: Axes, shares: pd.DataFrame) -> None:

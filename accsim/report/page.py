@@ -14,6 +14,7 @@ from accsim.report import figures, tables
 from accsim.report.answer import answer, percent, quantity, stand_in_warnings
 from accsim.report.folder import replaced_folder
 from accsim.report.tables import COLUMNS, Tables
+from accsim.training.deployed import Deployed
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ DRAWINGS = (
         "Test accuracy over simulated time and over energy.",
         tables.accuracy_curves,
         (figures.plot_accuracy_over_time, figures.plot_accuracy_over_energy),
+    ),
+    Drawing(
+        "stream",
+        "Accuracy on the frames of the stream as they came, each before anything was learned from "
+        "it; deployed is the network that the device started with, frozen.",
+        tables.stream_curves,
+        (figures.plot_stream,),
     ),
     Drawing(
         "accepted",
@@ -82,7 +90,11 @@ DRAWINGS = (
 
 
 def write_report(
-    out: Path, result: Mapping[str, Any], run: Tables, host: Mapping[str, Any] | None = None
+    out: Path,
+    result: Mapping[str, Any],
+    run: Tables,
+    host: Mapping[str, Any] | None = None,
+    network: Deployed | None = None,
 ) -> Path:
     """Write the report of one run into folder `out`, all of it or nothing; return `out`.
 
@@ -93,6 +105,7 @@ def write_report(
         `command`, if there, is told as the way to repeat it
     run : the tables of the run
     host : times on this computer, into host.json; every other file is the same for the same run
+    network : as it was trained, into network.npz
 
     Raises ValueError for a result that lacks a key or holds a number that is not finite, OSError
     for a place that cannot be written.
@@ -104,6 +117,9 @@ def write_report(
             write_csv(folder / f"{name}.csv", run.ordered(name))
         write_csv(folder / "counters.csv.gz", run.ordered("counters"))
         drawn = [drawing for drawing in DRAWINGS if write_drawing(folder, drawing, run)]
+        if network is not None:
+            with (folder / "network.npz").open("wb") as file:
+                network.write(file)
         if host is not None:
             write_json(folder / "host.json", host)
         page = render(
@@ -125,6 +141,7 @@ def write_report(
                 )
             },
             timed=host is not None,
+            trained=network is not None,
         )
         (folder / "README.md").write_text(page, encoding="utf-8")
     return out

@@ -1,6 +1,7 @@
 """The tidy tables of a run: what their columns mean, and the shapes that the figures plot."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,6 +105,12 @@ COLUMNS: dict[str, dict[str, str]] = {
         "cycles": "accelerator cycles by which it moved the end of the step on; they sum to the "
         "step",
     },
+    "on_stream": {
+        "step": "last step of a stretch between evaluations",
+        "network": "student and teacher as they learn, or deployed: as it was, frozen",
+        "frames": "frames of the stretch that show one of the classes, as they came",
+        "correct": "of these, the ones it told right before anything was learned from them",
+    },
 }
 
 PASSES = (
@@ -133,6 +140,9 @@ class Tables:
     energy: pd.DataFrame  # a row a component and pass, summed over the run
     critical_path: pd.DataFrame  # a row an operation and unit, of the kind of step that ran most
     pseudo_labels: pd.DataFrame  # a row a class and stretch of steps between evaluations
+    on_stream: pd.DataFrame = field(  # a row a network and such stretch; empty: none was deployed
+        default_factory=lambda: pd.DataFrame(columns=[*COLUMNS["on_stream"]])
+    )
 
     def __post_init__(self):
         for spec in fields(self):
@@ -159,6 +169,32 @@ def accuracy_curves(tables: Tables) -> pd.DataFrame:
         for network in ("student", "teacher")
     ]
     return pd.concat(curves).dropna(subset="accuracy").reset_index(drop=True)
+
+
+def stream_curves(tables: Tables) -> pd.DataFrame:
+    """Accuracy of each network on the frames of every stretch, one row a network and stretch."""
+    stretches = tables.on_stream
+    accuracy = stretches["correct"] / stretches["frames"]
+    return stretches[["step", "network"]].assign(accuracy=accuracy)
+
+
+def stream_accuracy(tables: Tables) -> dict[str, Any] | None:
+    """What each network tells right of the whole stream, and of the stretch where it is lowest.
+
+    None where no network was deployed. Source: test each frame, then train on it (Gama, Sebastião
+    and Rodrigues, "On evaluating stream learning algorithms", Machine Learning 90, 2013).
+    """
+    found = {}
+    for network, stretches in tables.on_stream.groupby("network", sort=False):
+        shares = stretches["correct"] / stretches["frames"]
+        lowest = stretches.loc[shares.idxmin()]
+        found[str(network)] = {
+            "frames": int(stretches["frames"].sum()),
+            "accuracy": float(stretches["correct"].sum() / stretches["frames"].sum()),
+            "lowest": float(shares.min()),
+            "lowest_step": int(lowest["step"]),
+        }
+    return found or None
 
 
 def real_time(

@@ -7,6 +7,7 @@ from accsim.kernels.fixed_point import limit, random_key
 from accsim.numerics import WeightScaling
 from accsim.training.base import Student, chosen
 from accsim.training.counters import Tally
+from accsim.training.parameters import Stored
 
 EMA = 5  # label of random keys
 
@@ -24,6 +25,11 @@ class Average:
             for name, tensor in student.parameters.items()
         }
         self.seen = {name: tensor.copy() for name, tensor in self.stored.items()}
+
+    def masters(self) -> dict[str, Stored]:
+        """The average in the format of the student's words."""
+        bits = self.student.numerics.master_bits
+        return {name: seen.master(self.finer_bits, bits) for name, seen in self.seen.items()}
 
     def move(self, numerator: int, shift: int, store: bool, step: int, tally: Tally) -> None:
         """See it ``numerator / 2**shift`` of the way nearer the student; `store`: keep that.

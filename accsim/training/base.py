@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from accsim.passes import Passes, Turn
 from accsim.training.counters import Counters
 from accsim.training.fixed_network import FixedNetwork, Statistics
 from accsim.training.parameters import Map, Momentum, Stored
+
+if TYPE_CHECKING:
+    from accsim.training.deployed import Deployed
 
 EVALUATION_BATCH = 500  # images at once; has no influence on the result
 ADAPTATION_IMAGES = 2000  # that adapted statistics are taken from, at most
@@ -163,6 +167,10 @@ class Learner(ABC):
     def correct(self, images: Map, labels: np.ndarray) -> dict[str, int]:
         """Correctly classified images by network: 'student' and, if there is one, 'teacher'."""
 
+    def trained(self) -> "Deployed | None":
+        """The teacher, or the student where there is none, to deploy; None: not in integers."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm(ABC):
@@ -189,8 +197,12 @@ class Algorithm(ABC):
         turn: Callable[[int], Turn],
         steps: int,
         seed: int,
+        deployed: "Deployed | None" = None,
     ) -> Learner:
-        """A learner at its random start; `turn` is what the schedule asks of every step."""
+        """A learner at its random start, or at a network that is deployed already.
+
+        `turn` is what the schedule asks of every step.
+        """
 
 
 def count_correct(

@@ -8,6 +8,7 @@ uses the last exponents, unchanged, and running or adapted statistics of the bat
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Protocol
 
 import numpy as np
 
@@ -87,6 +88,13 @@ class Record:
         return self.images if producer == INPUT else self.outputs[producer]
 
 
+class HasStatistics(Protocol):
+    """What a network's passes start from, beside its parameters."""
+
+    exponents: dict[str, int]
+    running: dict[int, tuple[np.ndarray, np.ndarray]]
+
+
 class FixedNetwork:
     """Executes one network; keeps its exponents, its running statistics and its counters.
 
@@ -117,6 +125,17 @@ class FixedNetwork:
         self._passes = 0  # forward passes so far, for random keys
         for node in network.nodes:
             _check(node, last=node is network.nodes[-1])
+
+    def fork(self, key: int) -> "FixedNetwork":
+        """Another one on the same machine, that starts from these exponents and statistics."""
+        other = FixedNetwork(self.network, self.numerics, key, self.registers)
+        other.start_from(self)
+        return other
+
+    def start_from(self, other: "HasStatistics") -> None:
+        """Take over the exponents and the running statistics of `other`, as they are now."""
+        self.exponents = dict(other.exponents)
+        self.running = {at: (mean.copy(), var.copy()) for at, (mean, var) in other.running.items()}
 
     def forward(
         self,

@@ -72,7 +72,9 @@ class InFloat(Algorithm):
     def largest_passes(self, labelled, frames):
         return self.rule.largest_passes(labelled, frames)
 
-    def start(self, network, numerics, turn, steps, seed):
+    def start(self, network, numerics, turn, steps, seed, deployed=None):
+        if deployed:
+            raise ValueError("start of a workload whose rule is in float must be None")
         if any(turn(step) != Turn(turn(step).blend) or not turn(step).blend for step in (1, 2)):
             raise ValueError(
                 "schedule of a rule in float must label in every step, and take the batch whole, "

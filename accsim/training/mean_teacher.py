@@ -11,7 +11,8 @@ from typing import final
 from accsim.kernels.fixed_point import random_key
 from accsim.training.average import Average
 from accsim.training.base import Student, count_correct
-from accsim.training.fixed_network import FixedNetwork, Statistics
+from accsim.training.deployed import Deployed
+from accsim.training.fixed_network import Statistics
 from accsim.training.semi_supervised import SemiSupervised, SemiSupervisedLearner
 from accsim.training.supervised import new_student
 
@@ -41,8 +42,9 @@ class MeanTeacher(SemiSupervised):
         if not 1 <= self.teacher_shift <= 15:
             raise ValueError(f"teacher_shift must be 1 to 15, not {self.teacher_shift}")
 
-    def start(self, network, numerics, turn, steps, seed):
-        return MeanTeacherLearner(self, new_student(network, numerics, seed), turn, steps, seed)
+    def start(self, network, numerics, turn, steps, seed, deployed=None):
+        student = new_student(network, numerics, seed, deployed)
+        return MeanTeacherLearner(self, student, turn, steps, seed, forget=deployed is None)
 
 
 @final
@@ -51,11 +53,13 @@ class MeanTeacherLearner(SemiSupervisedLearner):
 
     rule: MeanTeacher
 
-    def __init__(self, rule: MeanTeacher, student: Student, turn, steps: int, seed: int):
+    def __init__(
+        self, rule: MeanTeacher, student: Student, turn, steps: int, seed: int, forget: bool
+    ):
         super().__init__(rule, student, turn, steps, seed)
         self.average = Average(student, seed)
-        key, registers = random_key(seed, TEACHER), student.executor.registers
-        self.executor = FixedNetwork(student.network, student.numerics, key, registers)
+        self.forget = forget  # the start, which is random
+        self.executor = student.executor.fork(random_key(seed, TEACHER))
 
     def label(self, images):
         return self.executor.forward(self.average.seen, images, self.rule.teacher_statistics).logits
@@ -71,12 +75,17 @@ class MeanTeacherLearner(SemiSupervisedLearner):
         teacher = count_correct(self.executor, self.average.seen, *test)
         return super().correct(images, labels) | {"teacher": teacher}
 
+    def trained(self):
+        return Deployed.of(self.executor, self.average.masters())
+
     def follow(self, how):
         """Move the teacher as the schedule says.
 
-        Before it has followed 2**teacher_shift times the average is shorter, so that the teacher
-        forgets its random start.
+        From a random start the average is shorter until it has followed 2**teacher_shift times, so
+        that the teacher forgets that start.
         """
-        shift = min(self.rule.teacher_shift, (self.average.moves + 1).bit_length())
+        shift = self.rule.teacher_shift
+        if self.forget:
+            shift = min(shift, (self.average.moves + 1).bit_length())
         numerator = min(how.numerator, 1 << shift)
         self.average.move(numerator, shift, how.store, self.done, self.executor.tally)

@@ -96,6 +96,15 @@ class Stored:
         residual = None if self.residual is None else np.zeros_like(self.residual)
         return Stored(values, self.frac_bits + left, self.largest << left, residual)
 
+    def master(self, finer_bits: int, bits: int) -> "Stored":
+        """A master of `bits` that starts at this teacher of `teacher`, rounded and saturated."""
+        left, most = max(finer_bits, 0), limit(bits)
+        wide = round_shift(self.values.astype(np.int64), left)
+        values = np.clip(wide, -most, most).astype(word_type(bits))
+        residual = None if self.residual is None else np.zeros_like(self.residual)
+        largest = int(np.abs(values.astype(np.int64)).max())
+        return Stored(values, self.frac_bits - left, largest, residual)
+
     def narrow(
         self, bits: int, rounding: Rounding, labels: tuple[int, ...], registers: LaneRegisters
     ) -> Narrowed:

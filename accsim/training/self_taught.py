@@ -25,8 +25,9 @@ class SelfTaught(SemiSupervised):
 
     own_labels = True
 
-    def start(self, network, numerics, turn, steps, seed):
-        return SelfTaughtLearner(self, new_student(network, numerics, seed), turn, steps, seed)
+    def start(self, network, numerics, turn, steps, seed, deployed=None):
+        student = new_student(network, numerics, seed, deployed)
+        return SelfTaughtLearner(self, student, turn, steps, seed)
 
 
 @final

@@ -26,7 +26,7 @@ from accsim.training.base import (
 )
 from accsim.training.consistency import Consistency, LogitDistance
 from accsim.training.counters import Counters
-from accsim.training.fixed_network import FixedNetwork
+from accsim.training.deployed import Deployed
 from accsim.training.parameters import Map
 from accsim.training.supervised import Descent
 
@@ -137,8 +137,7 @@ class SemiSupervisedLearner(Learner):
         self.updates = 0  # steps whose batch was not rejected
         self.of_frames = student.executor  # through which the student sees frames
         if rule.separate_domains:
-            key, registers = random_key(seed, OF_FRAMES), student.executor.registers
-            self.of_frames = FixedNetwork(student.network, student.numerics, key, registers)
+            self.of_frames = student.executor.fork(random_key(seed, OF_FRAMES))
             self.of_frames.tally = student.executor.tally
         classes = student.network.classes
         self.lesson: Lesson | None = None  # of the step before, where the labeller is ahead
@@ -207,6 +206,9 @@ class SemiSupervisedLearner(Learner):
         student, statistics = self.student, self.rule.evaluation_statistics
         count = count_correct(self.of_frames, student.parameters, images, labels, statistics)
         return {"student": count}
+
+    def trained(self):
+        return Deployed.of(self.of_frames, self.student.parameters)
 
     def _lesson(self, batch: Batch, labelling: int) -> Lesson:
         """The frames that have labels: of this step's `labelling`, or of an earlier step's."""

@@ -18,6 +18,7 @@ from accsim.training.base import (
     count_correct,
     top_class,
 )
+from accsim.training.deployed import Deployed
 from accsim.training.fixed_network import FixedNetwork, Record
 from accsim.training.parameters import Map
 
@@ -37,8 +38,9 @@ class Supervised(Algorithm):
     def largest_passes(self, labelled, frames):
         return Passes(0, labelled, labelled, ema=False)
 
-    def start(self, network, numerics, turn, steps, seed):
-        return SupervisedLearner(self, new_student(network, numerics, seed), turn, steps, seed)
+    def start(self, network, numerics, turn, steps, seed, deployed=None):
+        student = new_student(network, numerics, seed, deployed)
+        return SupervisedLearner(self, student, turn, steps, seed)
 
 
 class SupervisedLearner(Learner):
@@ -85,10 +87,15 @@ class SupervisedLearner(Learner):
             )
         }
 
+    def trained(self):
+        return Deployed.of(self.student.executor, self.student.parameters)
 
-def new_student(network, numerics, seed) -> Student:
-    """A student at its random start."""
+
+def new_student(network, numerics, seed, deployed: Deployed | None = None) -> Student:
+    """A student at its random start, or where the deployed network is."""
     key = random_key(seed, STUDENT)
+    if deployed:
+        return Student(network, numerics, deployed.words(), deployed.executor(key))
     start = parameters.initial(network, numerics, key)
     return Student(network, numerics, start, FixedNetwork(network, numerics, key))
 

@@ -14,6 +14,7 @@ from accsim.passes import Blend, Passes
 from accsim.training.average import Average
 from accsim.training.base import Algorithm, Learner, Sgd, count_correct
 from accsim.training.counters import Tally
+from accsim.training.deployed import Deployed
 from accsim.training.supervised import Supervised, SupervisedLearner, new_student
 
 SHARE_BITS = 15  # fractional bits of an equal average's share
@@ -95,13 +96,13 @@ class WeightAverage(Algorithm):
     def largest_passes(self, labelled, frames):
         return Passes(0, labelled, labelled, ema=True)
 
-    def start(self, network, numerics, turn, steps, seed):
+    def start(self, network, numerics, turn, steps, seed, deployed=None):
         if turn(1).blend != Blend(1, True):
             raise ValueError(
                 "schedule of a WeightAverage must store the average in every step, as SeparateEma "
                 "does"
             )
-        student = new_student(network, numerics, seed)
+        student = new_student(network, numerics, seed, deployed)
         rule = Supervised(
             evaluation_statistics=self.evaluation_statistics, optimizer=self.optimizer
         )
@@ -134,3 +135,6 @@ class WeightAverageLearner(Learner):
         test = images, labels, self.rule.evaluation_statistics
         average = count_correct(self.student.executor, self.average.seen, *test)
         return {**self.learner.correct(images, labels), "teacher": average}
+
+    def trained(self):
+        return Deployed.of(self.student.executor, self.average.masters())
