@@ -200,5 +200,16 @@ def run() -> Run:
         ],
         columns=["step", "class", "accepted"],
     )
-    tables = Tables(steps, counters, layers, tensors, units, energy, path, pseudo_labels)
+    on_stream = pd.DataFrame(
+        [
+            (2, "deployed", 64, 48),
+            (2, "student", 64, 32),
+            (2, "teacher", 64, 40),
+            (4, "deployed", 128, 32),
+            (4, "student", 128, 64),
+            (4, "teacher", 128, 104),
+        ],
+        columns=["step", "network", "frames", "correct"],
+    )
+    tables = Tables(steps, counters, layers, tensors, units, energy, path, pseudo_labels, on_stream)
     return Run(result, tables)

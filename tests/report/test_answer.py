@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from accsim.report.answer import answer, summary_table
+from accsim.report.tables import stream_accuracy
 
 
 def text_of(table):
@@ -13,6 +14,18 @@ def text_of(table):
     with console.capture() as capture:
         console.print(table)
     return capture.get()
+
+
+def test_what_the_networks_make_of_the_stream_is_told(run):
+    assert "Stream" not in dict(answer(run.result))
+    lines = dict(answer({**run.result, "stream": stream_accuracy(run.tables)}))
+    assert lines["Stream"] == (
+        "of 192 frames as they came the deployed tells 41.7% right, at worst 25.0% (in the stretch "
+        "to step 4); the student tells 50.0% right, at worst 50.0% (in the stretch to step 2); the "
+        "teacher tells 75.0% right, at worst 62.5% (in the stretch to step 2)"
+    )
+    run.result["accuracy"]["deployed"] = 0.5
+    assert dict(answer(run.result))["Learned"].endswith(", the deployed network 50.0%")
 
 
 def test_answer_is_worked_by_hand(run):

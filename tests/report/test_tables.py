@@ -29,6 +29,17 @@ def test_accuracy_is_told_only_where_it_was_evaluated(run):
     ]
 
 
+def test_a_stream_is_lowest_in_one_of_its_stretches(run):
+    stream = tables.stream_accuracy(run.tables)
+    assert stream == {
+        "deployed": {"frames": 192, "accuracy": 80 / 192, "lowest": 0.25, "lowest_step": 4},
+        "student": {"frames": 192, "accuracy": 0.5, "lowest": 0.5, "lowest_step": 2},
+        "teacher": {"frames": 192, "accuracy": 0.75, "lowest": 0.625, "lowest_step": 2},
+    }
+    none = replace(run.tables, on_stream=run.tables.on_stream.head(0))
+    assert tables.stream_accuracy(none) is None
+
+
 def test_accepted_shares_of_two_steps_are_their_samples_together(run):
     assert tables.accepted_shares(run.tables).values.tolist() == [
         [1, 0.0],
