@@ -188,7 +188,13 @@ class StepClock:
         """The kind of step that `passes` make at `step`, simulated if it is new; time stands."""
         passes = self._padded(passes)
         teacher = passes.ema or (passes.rejected and not passes.own_labels)
-        store = self.schedule.blend(step).store if teacher else True
+        return self._kind(passes, self.schedule.blend(step).store if teacher else True)
+
+    def unfrozen(self, kind: Kind) -> Kind:
+        """What `kind` would be if every layer trained; time stands."""
+        return self._kind(replace(kind.passes, frozen=()), kind.store)
+
+    def _kind(self, passes: Passes, store: bool) -> Kind:
         key = (passes, store)
         if key not in self._kinds:
             started = time.perf_counter()

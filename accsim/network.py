@@ -6,6 +6,7 @@ weights are HWIO.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -274,6 +275,10 @@ class Node:
         """Multiply-accumulates of one sample's forward pass."""
         return self.layer.macs(self.input)
 
+    def trains(self, frozen: Collection[str]) -> bool:
+        """Whether it has parameters, and is none of the `frozen` layers."""
+        return self.weights + self.vector_words > 0 and self.name not in frozen
+
 
 @dataclass(frozen=True)
 class Network:
@@ -328,6 +333,18 @@ class Network:
             nodes.append(Node(len(nodes), layer, inputs, shape, layer.output_shape(shape)))
             previous = places[layer.name] = len(nodes) - 1
         return tuple(nodes)
+
+    def asked_errors(self, frozen: Collection[str] = ()) -> frozenset[int]:
+        """Places of the layers whose output's error a layer that trains needs: it, or one below.
+
+        `frozen` are names of layers that do not train. What lies below the lowest layer that does
+        has no backward work.
+        """
+        asked: set[int] = set()
+        for node in self.nodes:
+            if node.trains(frozen) or asked.intersection(node.inputs):
+                asked.add(node.index)
+        return frozenset(asked)
 
     @property
     def classes(self) -> int:

@@ -22,6 +22,7 @@ class Passes:
     ahead: bool = False  # no label of this step's teacher is for this step's student
     own_labels: bool = False  # teacher_forward reads the student's weights: it is its own teacher
     separate_domains: bool = False  # micro-batches are of frames and of labelled images in turn
+    frozen: tuple[str, ...] = ()  # layers without weight gradient, update and average
 
     def __post_init__(self):
         if min(self.teacher_forward, self.student_forward, self.backward, self.frames) < 0:

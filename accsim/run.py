@@ -21,6 +21,7 @@ from accsim.data.foreign import resized
 from accsim.data.stream import Batch
 from accsim.kernels import norm
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
+from accsim.network import Network
 from accsim.report.comparison import write_comparison
 from accsim.report.folder import require_place
 from accsim.report.page import write_report
@@ -177,6 +178,8 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
     summary["real_time"] = real_time(steps, deadline_ps, period_ps)
     kind, often = clock.commonest()
     summary["commonest_step"] = _told_kind(kind, often)
+    if kind.passes.frozen:
+        summary["frozen"] = _saved(kind, clock.unfrozen(kind), workload.network)
     tables = Tables(
         steps,
         _counters(counters),
@@ -484,6 +487,24 @@ def _gate(log: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
         for kind in FrameKind
     }
     return {kind: counts for kind, counts in totals.items() if any(counts.values())}
+
+
+def _saved(kind: Kind, whole: Kind, network: Network) -> dict[str, float]:
+    """Shares of the `whole` network's step that its frozen layers save."""
+    costs = [
+        {
+            "cycles": one.timeline.makespan_cycles,
+            "macs": one.timeline.array_macs,
+            "ddr_bytes": one.timeline.ddr_read_bytes + one.timeline.ddr_write_bytes,
+            "joules": one.account.joules,
+        }
+        for one in (kind, whole)
+    ]
+    return {
+        "layers": len(kind.passes.frozen),
+        "layers_with_parameters": sum(node.trains(()) for node in network.nodes),
+        **{f"saved_{name}": 1 - costs[0][name] / costs[1][name] for name in costs[1]},
+    }
 
 
 def _told_kind(kind: Kind, often: int) -> dict[str, int]:

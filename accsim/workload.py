@@ -112,6 +112,7 @@ class Workload:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value}")
+        self.algorithm.optimizer.frozen(self.network)  # its rates name layers
         _ = self.machine  # the schedule can use the accelerator
 
     @property
@@ -212,6 +213,7 @@ def largest_passes(workload: Workload) -> Passes:
         teacher_forward=labels + waiting,
         micro_batches=tuple((size, size) for size in sizes) if len(sizes) > 1 else (),
         queued=waiting,
+        frozen=workload.algorithm.optimizer.frozen(workload.network),
     )
 
 

@@ -135,6 +135,16 @@ def test_memory_is_the_most_that_any_charged_step_takes():
     assert memory(FULL)["gradient"] > memory(small)["gradient"] == 0
 
 
+def test_a_step_is_held_against_the_one_in_which_every_layer_trains():
+    watch, other = clock(), clock()
+    some = watch.kind(replace(FULL, frozen=("conv",)), 1)
+    whole = watch.unfrozen(some)
+    assert whole.passes == FULL
+    assert whole.timeline.makespan_ps == other.charge(FULL, 1).ps > some.timeline.makespan_ps
+    assert watch.now_ps == 0
+    assert watch.totals().steps == 0
+
+
 def test_a_clock_that_charged_nothing_has_empty_tables():
     totals = clock().totals()
     assert totals.steps == totals.cycles == totals.joules == 0

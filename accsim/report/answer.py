@@ -50,6 +50,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     Where `result["stream"]` is there, another tells what the networks made of the frames as they
     came; where `result["real_time"]` is, another tells deadlines, latencies and the ring buffer;
+    where `result["frozen"]` is there, another tells what a step saves by layers that do not train;
     where `result["gate"]` has frames that are not clean, another tells what the confidence
     threshold let through; where `result["accuracy"]["shifted"]` names shifts of the stream, one
     tells the accuracy on test images that are shifted in the same way. `result["suspicions"]`, if
@@ -80,6 +81,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"all, {quantity(per(cost['joules'], cost['seconds']), 'W')} on average",
         ),
         ("DDR", ddr(cost)),
+        *([("Frozen", spared(result["frozen"]))] if result.get("frozen") else []),
         *([("Gate", let_through(gate))] if set(gate) - {"clean"} else []),
         *([("Shifted", stood(shifts))] if shifts else []),
         *(("Suspect", suspicion) for suspicion in result.get("suspicions", ())),
@@ -113,6 +115,18 @@ def stood(shifts: Mapping[str, Mapping[str, Any]]) -> str:
     return "; ".join(
         f"under {name} {learned({'teacher': None, **accuracy})}"
         for name, accuracy in shifts.items()
+    )
+
+
+def spared(found: Mapping[str, Any]) -> str:
+    """What layers that do not train save of a step of the commonest kind."""
+    shares = ", ".join(
+        f"{percent(found[f'saved_{name}'])} of the {told}"
+        for name, told in (("cycles", "cycles"), ("macs", "MACs"), ("ddr_bytes", "DDR bytes"))
+    )
+    return (
+        f"{found['layers']} of {found['layers_with_parameters']} layers with parameters do not "
+        f"train, which saves {shares} and {percent(found['saved_joules'])} of the joules of a step"
     )
 
 

@@ -54,7 +54,9 @@ class Schedule(ABC):
 
         Raises ValueError for a buffer too small for one tile and for tensors beyond the DDR.
         """
-        program = Program(network, numerics, accelerator, dataflow, passes.own_labels)
+        program = Program(
+            network, numerics, accelerator, dataflow, passes.own_labels, passes.frozen
+        )
         self.order(program, passes, store)
         return program.operations()
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
@@ -84,6 +84,7 @@ def macs_by_label(network: Network, passes: Passes) -> dict[str, int]:
     backward_data counts every product that the array makes, those with inserted zeros too.
     """
     macs: dict[str, int] = {}
+    asked = network.asked_errors(passes.frozen)
     for node in network.nodes:
         if not node.macs:
             continue
@@ -93,8 +94,8 @@ def macs_by_label(network: Network, passes: Passes) -> dict[str, int]:
         by_pass = {
             "teacher_forward": node.macs * passes.teacher_forward,
             "student_forward": node.macs * passes.student_forward,
-            "backward_weight": node.macs * passes.backward,
-            "backward_data": data * passes.backward if node.inputs != (INPUT,) else 0,
+            "backward_weight": node.macs * passes.backward if node.trains(passes.frozen) else 0,
+            "backward_data": data * passes.backward if asked.intersection(node.inputs) else 0,
         }
         macs.update({f"{node.name}/{name}": count for name, count in by_pass.items() if count})
     return macs
@@ -128,6 +129,7 @@ class Program:
         accelerator: AcceleratorSpec,
         dataflow: Dataflow,
         own_labels: bool = False,
+        frozen: Collection[str] = (),
     ):
         self.network = network
         self.numerics = numerics
@@ -135,6 +137,8 @@ class Program:
         self.parts = accelerator.parts
         self.dataflow = dataflow
         self.own_labels = own_labels  # the labelling pass reads the student's weights
+        self.frozen = frozen  # names of layers that do not train
+        self._asked = network.asked_errors(frozen)
         self._drafts: list[_Draft] = []
         self._outputs: dict[int, Tensor] = {}  # of the student's forward pass
         self._step_inputs: dict[tuple[int, str], tuple[Tensor, ...]] = {}  # of its vector steps
@@ -158,7 +162,7 @@ class Program:
             )
             for kind, owner, bits in stores
             for node in network.nodes
-            if node.weights + node.vector_words
+            if node.trains(() if kind != "momentum" else frozen)
         }
         self._residuals = {
             (kind, node.index): self._tensor(
@@ -169,7 +173,7 @@ class Program:
             )
             for kind, owner, _ in stores
             for node in network.nodes
-            if numerics.error_feedback and node.weights + node.vector_words
+            if numerics.error_feedback and node.trains(frozen)
         }
 
         self._exponents = {
@@ -243,10 +247,13 @@ class Program:
         return positions
 
     def keep_teacher_twice(self) -> None:
-        """Write the teacher's average beside the teacher; the next step finds them changed over."""
+        """Write the teacher's average beside the teacher; the next step finds them changed over.
+
+        Of a frozen layer there is one, which no step writes.
+        """
         for stores in (self._stores, self._exponents):
             for (kind, index), tensor in tuple(stores.items()):
-                if kind == "teacher":
+                if kind == "teacher" and self.network.nodes[index].trains(self.frozen):
                     copy = self._tensor(f"{tensor.name}_next", tensor.kind, tensor.size_bytes, 1)
                     stores[f"{kind}_next", index] = self._copies[tensor] = copy
 
@@ -311,11 +318,12 @@ class Program:
             sources = tuple(outputs[index] for index in node.inputs)
             target = outputs[node.index]
             words = node.weights + node.vector_words
+            moves = blend and node.trains(self.frozen)
 
-            def weights(use, node=node, words=words):
-                return self._forward_weights(use, network, node, words, blend, store)
+            def weights(use, node=node, words=words, moves=moves):
+                return self._forward_weights(use, network, node, words, moves, store)
 
-            kept = self._parameters(network, node, words, blend)
+            kept = self._parameters(network, node, words, moves)
             pass_name = f"{network}_forward"
             if node.weights:
                 product = self._product_window(node)
@@ -441,10 +449,10 @@ class Program:
     # Backward
 
     def backward(self, samples: int, update: bool = True, average: bool = False) -> None:
-        """Errors down the student, gradients and the update of every layer on the way.
+        """Errors down the student, gradients and the update of every layer that trains.
 
-        Without `update` the gradients wait for those of the next micro-batch; with `average` the
-        update and the teacher's average are one pass.
+        They go as far down as a layer trains. Without `update` the gradients wait for those of the
+        next micro-batch; with `average` the update and the teacher's average are one pass.
         """
         if not samples:
             return
@@ -466,7 +474,7 @@ class Program:
                     words=len(arriving) * node.output.size,
                 )  # fmt: skip
             gradient = self._backward_node(node, error, errors, samples)
-            if update and node.weights + node.vector_words:
+            if update and node.trains(self.frozen):
                 self._update(node, gradient, average)
             elif gradient:
                 self._accumulate(node, gradient)
@@ -477,15 +485,15 @@ class Program:
 
     def _backward_node(self, node, error, errors: dict, samples: int) -> Tensor | None:
         """The passes of one layer; the gradient of its weights on the array, if it has any."""
-        wanted = [index for index in node.inputs if index != INPUT]
+        wanted = [index for index in node.inputs if index in self._asked]
         if node.weights:
             if wanted:
                 below = self._error(node, "input", node.input, samples)
                 errors[wanted[0]].append(below)
                 self._backward_data(node, error, below, samples)
-            return self._backward_weight(node, error, samples)
+            return self._backward_weight(node, error, samples) if node.trains(self.frozen) else None
         if isinstance(node.layer, BatchNorm):
-            self._backward_norm(node, error, errors, samples)
+            self._backward_norm(node, error, errors, samples, wanted)
         elif isinstance(node.layer, Add):
             if node.layer.activation != IDENTITY:
                 below = self._error(node, "input", node.input, samples)
@@ -562,7 +570,10 @@ class Program:
         )  # fmt: skip
         return gradient
 
-    def _backward_norm(self, node: Node, error: Tensor, errors: dict, samples: int) -> None:
+    def _backward_norm(
+        self, node: Node, error: Tensor, errors: dict, samples: int, wanted: list[int]
+    ) -> None:
+        """Sums over the batch, which the error below needs even where scale and shift rest."""
         saved = self._outputs[node.inputs[0]]
         master = self._stores["weights", node.index]
 
@@ -579,17 +590,18 @@ class Program:
                 error = below
             back = ()
         before = tuple(_BACK[step] for step in back)  # in both passes, from the saved input
+        summing = "backward_weight" if node.trains(self.frozen) else "backward_data"
         tensors = {
             "error": (error,),
             "input": () if layer.mean_only and not before else (saved,),
             "parameters": (master,),
         }
         self._sweep(
-            "student", node, "backward_weight", (*before, "reduce"), samples, tensors,
+            "student", node, summing, (*before, "reduce"), samples, tensors,
             parameters=parameters,
-            keeps=(error, *tensors["input"]) if node.inputs != (INPUT,) else (),
+            keeps=(error, *tensors["input"]) if wanted else (),
         )  # fmt: skip
-        if node.inputs != (INPUT,):
+        if wanted:
             below = self._error(node, "input", node.input, samples)
             self._sweep(
                 "student", node, "backward_data", (*before, "apply"), samples,
@@ -643,7 +655,7 @@ class Program:
                 return
 
     def _average(self, node: Node) -> None:
-        if node.weights + node.vector_words:
+        if node.trains(self.frozen):
             self._words(node, ("ema",))
 
     def _words(self, node: Node, chain, gradient=None, total=None) -> None:

@@ -1,5 +1,7 @@
 """A moving average of the student's weights, as it lies in DDR and as the next pass sees it."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from accsim.kernels import update
@@ -7,7 +9,7 @@ from accsim.kernels.fixed_point import limit, random_key
 from accsim.numerics import WeightScaling
 from accsim.training.base import Student, chosen
 from accsim.training.counters import Tally
-from accsim.training.parameters import Stored
+from accsim.training.parameters import Stored, layer_of
 
 EMA = 5  # label of random keys
 
@@ -31,16 +33,27 @@ class Average:
         bits = self.student.numerics.master_bits
         return {name: seen.master(self.finer_bits, bits) for name, seen in self.seen.items()}
 
-    def move(self, numerator: int, shift: int, store: bool, step: int, tally: Tally) -> None:
+    def move(
+        self,
+        numerator: int,
+        shift: int,
+        store: bool,
+        step: int,
+        tally: Tally,
+        frozen: Collection[str] = (),
+    ) -> None:
         """See it ``numerator / 2**shift`` of the way nearer the student; `store`: keep that.
 
-        What fixed point does to it is added to `tally`; `step` makes random keys.
+        That of `frozen` layers stays as it started: the student's words, at the precision of its
+        own. What fixed point does to the others is added to `tally`; `step` makes random keys.
         """
         self.moves += 1
         numerics = self.student.numerics
         finer, coarse = max(self.finer_bits, 0), max(-self.finer_bits, 0)
         largest_code = limit(numerics.teacher_bits) << coarse
         for index, (name, master) in enumerate(self.student.parameters.items()):
+            if layer_of(name) in frozen:
+                continue
             stored, seen = self.stored[name], self.seen[name]
             seen.largest = max(stored.largest, master.largest << finer)
             if numerics.weight_scaling is WeightScaling.CHANNEL and master.values.ndim == 4:

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,13 +17,14 @@ from accsim.numerics import Numerics, Rounding
 from accsim.passes import Passes, Turn
 from accsim.training.counters import Counters
 from accsim.training.fixed_network import FixedNetwork, Statistics
-from accsim.training.parameters import Map, Momentum, Stored
+from accsim.training.parameters import Map, Momentum, Stored, layer_of
 
 if TYPE_CHECKING:
     from accsim.training.deployed import Deployed
 
 EVALUATION_BATCH = 500  # images at once; has no influence on the result
 ADAPTATION_IMAGES = 2000  # that adapted statistics are taken from, at most
+MOST_RATE = 16  # what a learning rate is less than
 
 
 @dataclass(frozen=True)
@@ -29,20 +32,56 @@ class Sgd:
     """Stochastic gradient descent with momentum; the rate falls linearly, as a rule to zero.
 
     The settings are decimal numbers; the update unit sees them as integers.
+
+    `rates` are layer by layer: the first pattern (as of file names) that a layer's name matches
+    tells its share of the learning rate, where none does it is 1. Share 0 is frozen: the parameters
+    and what the teacher keeps of them stay as they are, and no work is done for their gradients;
+    a batch norm goes on to normalise by its batches, whose statistics are of the images and not
+    learned. Sources: Howard and Ruder, "Universal language model fine-tuning", ACL 2018, section
+    3.2 (discriminative fine-tuning); Li et al., "Revisiting Batch Normalization for Practical
+    Domain Adaptation", 2016 (weights are kept, statistics follow the domain).
     """
 
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4  # of the PE array's weights; scales, shifts and biases have none
     last_share: float = 0.0  # of the learning rate that the end of the run tends to; 1: constant
+    rates: tuple[tuple[str, float], ...] = ()  # (pattern of layer names, share of the rate)
 
     def __post_init__(self):
-        for name, high in (("learning_rate", 16), ("momentum", 1), ("weight_decay", 1)):
+        for name, high in (("learning_rate", MOST_RATE), ("momentum", 1), ("weight_decay", 1)):
             value = getattr(self, name)
             if not 0 <= value < high:
                 raise ValueError(f"{name} must be at least 0 and less than {high}, not {value}")
         if not 0 <= self.last_share <= 1:
             raise ValueError(f"last_share must be 0 to 1, not {self.last_share}")
+        for pattern, share in self.rates:
+            if share < 0 or self.learning_rate * share >= MOST_RATE:
+                raise ValueError(
+                    f"rates of {pattern!r} must be a share from 0 that makes a learning rate of "
+                    f"less than {MOST_RATE}, not {share}"
+                )
+
+    def share(self, layer: str) -> float:
+        """The share of the learning rate that a layer has; 0: it is frozen."""
+        return next((share for at, share in self.rates if fnmatchcase(layer, at)), 1.0)
+
+    def frozen(self, network: Network) -> tuple[str, ...]:
+        """The layers with parameters that do not train.
+
+        Raises ValueError where a pattern of `rates` matches no such layer, and where none trains.
+        """
+        names = [node.name for node in network.nodes if node.trains(())]
+        for pattern, _ in self.rates:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ValueError(
+                    f"rates must name layers with parameters of {network.name}, "
+                    f"but {pattern!r} matches none of {', '.join(names)}"
+                )
+        frozen = tuple(name for name in names if not self.share(name))
+        if len(frozen) == len(names):
+            raise ValueError("rates must leave a layer that trains, but all of them are 0")
+        return frozen
 
     def rate(self, step: int, steps: int) -> int:
         """Learning rate of `step` (from 1) of `steps`, 24 fractional bits."""
@@ -53,18 +92,20 @@ class Sgd:
     def apply(self, student: "Student", gradients, rate: int, labels: tuple[int, ...]) -> None:
         """One step for every parameter, in place; `labels` make random keys."""
         numerics = student.numerics
-        decay = round(self.weight_decay * (1 << update.DECAY_BITS)) * rate >> update.RATE_BITS
+        decay_share = round(self.weight_decay * (1 << update.DECAY_BITS))
         extra_bits = update.MOMENTUM_EXTRA_BITS + numerics.momentum_bits - numerics.master_bits
         factor = round(self.momentum * (1 << update.MOMENTUM_BITS))
         for index, (name, (gradient, exponent)) in enumerate(gradients.items()):
             stored, momentum = student.parameters[name], student.momenta[name]
             key = random_key(random_key(*labels), index)
+            own_rate = int(rate * Fraction(self.share(layer_of(name))))
+            decay = decay_share * own_rate >> update.RATE_BITS
             seen = update.momentum_sgd(
                 stored.values.reshape(-1),
                 momentum.values,
                 gradient.reshape(-1),
                 exponent + stored.frac_bits,
-                rate,
+                own_rate,
                 factor,
                 decay if name.endswith(".weight") else 0,
                 limit(numerics.master_bits),
@@ -184,6 +225,11 @@ class Algorithm(ABC):
                 "evaluation_statistics must be RUNNING or ADAPTED, "
                 f"not {self.evaluation_statistics}: the batch of an evaluation is arbitrary"
             )
+
+    @property
+    @abstractmethod
+    def optimizer(self) -> Sgd:
+        """How the student moves, and which of its layers."""
 
     @abstractmethod
     def largest_passes(self, labelled: int, frames: int) -> Passes:

@@ -6,6 +6,7 @@ saturates and is counted. The first pass of a map is run twice to find its expon
 uses the last exponents, unchanged, and running or adapted statistics of the batch norms.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
@@ -200,9 +201,14 @@ class FixedNetwork:
             )
 
     def backward(
-        self, record: Record, error: Map, rows: np.ndarray | None, step: int
+        self,
+        record: Record,
+        error: Map,
+        rows: np.ndarray | None,
+        step: int,
+        frozen: Collection[str] = (),
     ) -> dict[str, tuple[np.ndarray, int]]:
-        """Gradients of all parameters: name -> (int32 array, exponent).
+        """Gradients of all parameters but the frozen layers': name -> (int32 array, exponent).
 
         Parameters
         ----------
@@ -210,6 +216,7 @@ class FixedNetwork:
         error : int8[n, 1, 1, classes], error of the logits of the samples that have backward work
         rows : their places in the batch, or None for all
         step : training step, for the random keys
+        frozen : names of layers that do not train; errors go as far down as others need them
 
         Notes
         -----
@@ -219,22 +226,29 @@ class FixedNetwork:
         self._step = step
         gradients: dict[str, tuple[np.ndarray, int]] = {}
         errors: dict[int, list[Map]] = {self.network.nodes[-1].index: [error]}
+        asked = self.network.asked_errors(frozen)
 
         def saved(map_: Map) -> Map:
             return map_ if rows is None else Map(map_.values[rows], map_.exponent)
 
         for node in reversed(self.network.nodes):
+            if node.index not in asked:
+                continue
             arrived = errors.pop(node.index)
+            below = asked.intersection(node.inputs)
             dy = arrived[0]
             for other in arrived[1:]:
                 dy = self._sum_errors(node, dy, other)
             match node.layer:
                 case Conv2d() | Linear():
                     x = saved(record.input_of(node))
-                    dx = self._multiply_backward(node, x, dy, record, gradients)
+                    if node.trains(frozen):
+                        self._multiply_gradient(node, x, dy, gradients)
+                    dx = self._multiply_backward(node, x, dy, record) if below else None
                 case BatchNorm():
                     x = saved(record.input_of(node))
-                    dx = self._normalise_backward(node, x, dy, record, gradients)
+                    found = gradients if node.trains(frozen) else {}
+                    dx = self._normalise_backward(node, x, dy, record, found, below)
                 case GlobalAveragePool():
                     dx = self._spread(node, dy)
                 case MaxPool():
@@ -247,7 +261,7 @@ class FixedNetwork:
                 case Add():
                     dx = self._slope(node, dy, saved(record.outputs[node.index]))
             for producer in node.inputs:
-                if producer != INPUT:
+                if producer in below:
                     assert dx is not None
                     errors.setdefault(producer, []).append(dx)
         return gradients
@@ -352,11 +366,7 @@ class FixedNetwork:
         bias = parameters[f"{node.name}.bias"].at(loss.LOGIT_BITS).astype(np.int64)
         return Map(np.clip(wide + bias, -(1 << 24), 1 << 24).astype(np.int32), -loss.LOGIT_BITS)
 
-    def _multiply_backward(self, node, x, dy, record, gradients):
-        name = weight_name(node)
-        weights = record.operands[name]
-        if self.numerics.weight_scaling is WeightScaling.CHANNEL:
-            weights = self._narrow(node, record.parameters[name], record, backward=True)
+    def _multiply_gradient(self, node, x, dy, gradients):
         stride, padding = _window(node)
         values = _flat(node, x.values)
         accumulator_bits = self.numerics.accumulator_bits
@@ -364,13 +374,20 @@ class FixedNetwork:
             values, dy.values, node.weight_shape[0], stride, padding, accumulator_bits, node.groups
         )
         exponent = x.exponent + dy.exponent + shift
-        gradients[name] = self._round_gradient(node, gradient, exponent, int(overflowed))
+        found = self._round_gradient(node, gradient, exponent, int(overflowed))
+        gradients[weight_name(node)] = found
         if node is self.network.nodes[-1]:
             sums = conv2d.output_sums(dy.values).astype(np.int32)
             gradients[f"{node.name}.bias"] = (sums, dy.exponent)
-        if node.inputs[0] == INPUT:
-            return None
-        _, height, width, _ = values.shape
+
+    def _multiply_backward(self, node, x, dy, record):
+        name = weight_name(node)
+        weights = record.operands[name]
+        if self.numerics.weight_scaling is WeightScaling.CHANNEL:
+            weights = self._narrow(node, record.parameters[name], record, backward=True)
+        stride, padding = _window(node)
+        _, height, width, _ = _flat(node, x.values).shape
+        accumulator_bits = self.numerics.accumulator_bits
 
         def kernel(shift, key, largest_code):
             return conv2d.backward_data(
@@ -421,7 +438,7 @@ class FixedNetwork:
 
         return self._round_map(node, -frac_bits, kernel, training)
 
-    def _normalise_backward(self, node, y, dz, record, gradients):
+    def _normalise_backward(self, node, y, dz, record, gradients, below):
         state = record.normalised[node.index]
         error, sums, products = norm.activation_error(
             dz.values,
@@ -446,6 +463,8 @@ class FixedNetwork:
         if not node.layer.mean_only:
             gradients[f"{node.name}.scale"] = (scale_gradient, exponent)
         gradients[f"{node.name}.shift"] = (shift_gradient, exponent)
+        if not below:
+            return None
 
         def kernel(shift, key, largest_code):
             return norm.denormalise(error, y.values, constants, shift, key, largest_code)

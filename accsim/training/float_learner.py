@@ -69,6 +69,10 @@ class InFloat(Algorithm):
                 f"{self.evaluation_statistics}"
             )
 
+    @property
+    def optimizer(self):
+        return self.rule.optimizer
+
     def largest_passes(self, labelled, frames):
         return self.rule.largest_passes(labelled, frames)
 
@@ -93,6 +97,8 @@ class FloatLearner(Learner):
     def __init__(self, rule, student: FloatTwin, turn: Callable[[int], Turn], steps: int):
         self.rule, self.student, self.turn, self.steps = rule, student, turn, steps
         self.done = self.moves = 0
+        self.frozen = rule.optimizer.frozen(student.network)
+        self.shares = student.by_layer(rule.optimizer.share)
         self.momenta = {name: torch.zeros_like(p) for name, p in student.tensors.items()}
         averages = isinstance(rule, MeanTeacher | WeightAverage)
         self.average = deepcopy(student).requires_grad_(False) if averages else None
@@ -126,6 +132,7 @@ class FloatLearner(Learner):
                 own_labels=self.is_taught and rule.own_labels,
                 micro_batches=((len(taught), sure), (labelled, labelled)) if apart else (),
                 separate_domains=apart,
+                frozen=self.frozen,
             ),
             learning_rate=rate,
             labelled_correct=correct,
@@ -224,9 +231,13 @@ class FloatLearner(Learner):
             for (name, parameter), gradient in zip(
                 self.student.tensors.items(), gradients, strict=True
             ):
+                if not self.shares[name]:
+                    continue
                 decay = optimizer.weight_decay if name.endswith("_weight") else 0.0
                 momentum = self.momenta[name]
-                momentum.mul_(optimizer.momentum).add_(gradient + decay * parameter, alpha=rate)
+                momentum.mul_(optimizer.momentum).add_(
+                    gradient + decay * parameter, alpha=rate * self.shares[name]
+                )
                 parameter.sub_(momentum)
 
     def _share(self) -> tuple[Fraction, bool] | None:

@@ -4,6 +4,8 @@ Needs the package's extra ``float`` (torch). Maps are NCHW inside, as torch want
 logits are as in the fixed-point network.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -66,6 +68,15 @@ class FloatTwin(nn.Module):
             for name, stored in parameters.items():
                 real = stored.values.astype(np.float64) * 2.0**-stored.frac_bits
                 self[name].copy_(torch.from_numpy(real))
+
+    def by_layer(self, value: Callable[[str], float]) -> dict[str, float]:
+        """`value` of the layer of every tensor, by the tensor's name."""
+        return {
+            key: value(node.name)
+            for node in self.network.nodes
+            for kind in ("weight", "scale", "shift", "bias")
+            if (key := _key(f"{node.name}.{kind}")) in self.tensors
+        }
 
     def load_statistics(self, other: "FloatTwin") -> None:
         """Take the running statistics of a network of the same layers."""

@@ -88,4 +88,5 @@ class MeanTeacherLearner(SemiSupervisedLearner):
         if self.forget:
             shift = min(shift, (self.average.moves + 1).bit_length())
         numerator = min(how.numerator, 1 << shift)
-        self.average.move(numerator, shift, how.store, self.done, self.executor.tally)
+        frozen = self.rule.optimizer.frozen(self.student.network)
+        self.average.move(numerator, shift, how.store, self.done, self.executor.tally, frozen)

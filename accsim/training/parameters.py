@@ -165,6 +165,11 @@ def weight_name(node: Node) -> str:
     return f"{node.name}.weight"
 
 
+def layer_of(name: str) -> str:
+    """The layer that a parameter belongs to."""
+    return name.rpartition(".")[0]
+
+
 def initial(network: Network, numerics: Numerics, seed: int) -> dict[str, Stored]:
     """Parameters at random start, from integers only.
 

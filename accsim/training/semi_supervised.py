@@ -190,6 +190,7 @@ class SemiSupervisedLearner(Learner):
                 ahead=turn.ahead,
                 own_labels=self.rule.own_labels,
                 separate_domains=self.rule.separate_domains and ran > 0,
+                frozen=study.descent.frozen,
             ),
             learning_rate=rate,
             labelled_correct=study.correct,

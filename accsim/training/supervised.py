@@ -66,7 +66,14 @@ class SupervisedLearner(Learner):
             correct += int((top_class(record.logits) == labels).sum())
         rate = descent.update()
         return Outcome(
-            passes=Passes(0, samples, samples, ema=False, micro_batches=descent.micro_batches),
+            passes=Passes(
+                0,
+                samples,
+                samples,
+                ema=False,
+                micro_batches=descent.micro_batches,
+                frozen=descent.frozen,
+            ),
             learning_rate=rate,
             labelled_correct=correct,
             labelled_samples=samples,
@@ -131,7 +138,8 @@ class Descent:
             return
         key = chosen(numerics.error_rounding, random_key(self.seed, ROUND_ERROR, label))
         error = round_error(wide, numerics.error_bits, key)
-        for name, found in executor.backward(record, error, rows, label).items():
+        found_here = executor.backward(record, error, rows, label, self.frozen)
+        for name, found in found_here.items():
             if name in self.gradients:
                 found = self._sum(name, *found)
             self.gradients[name] = found
@@ -155,6 +163,11 @@ class Descent:
         rate = self.optimizer.rate(self.step, self.steps)
         self.optimizer.apply(self.student, self.gradients, rate, (self.seed, UPDATE, self.step))
         return rate / (1 << update.RATE_BITS)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The layers that do not train."""
+        return self.optimizer.frozen(self.student.network)
 
     @property
     def micro_batches(self) -> tuple[tuple[int, int], ...]:

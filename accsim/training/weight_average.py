@@ -124,7 +124,8 @@ class WeightAverageLearner(Learner):
         outcome = learner.step(batch)
         share = self.rule.averaging.share(learner.done, learner.steps, self.average.moves)
         if share:
-            self.average.move(*share, True, learner.done, self.tally)
+            frozen = outcome.passes.frozen
+            self.average.move(*share, True, learner.done, self.tally, frozen)
         return replace(
             outcome,
             passes=replace(outcome.passes, ema=share is not None),

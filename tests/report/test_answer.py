@@ -90,6 +90,16 @@ def test_what_the_gate_let_through_is_told_where_frames_were_bad(run):
     )
 
 
+def test_what_frozen_layers_save_is_told(run):
+    assert "Frozen" not in dict(answer(run.result))
+    saved = {"saved_cycles": 0.25, "saved_macs": 0.5, "saved_ddr_bytes": 0.125, "saved_joules": 0.2}
+    found = {"layers": 8, "layers_with_parameters": 9, **saved}
+    assert dict(answer(run.result | {"frozen": found}))["Frozen"] == (
+        "8 of 9 layers with parameters do not train, which saves 25.0% of the cycles, 50.0% of the "
+        "MACs, 12.5% of the DDR bytes and 20.0% of the joules of a step"
+    )
+
+
 def test_the_accuracy_under_each_shift_is_told(run):
     result = copy.deepcopy(run.result)
     result["accuracy"]["shifted"] = {
