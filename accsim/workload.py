@@ -108,11 +108,12 @@ class Workload:
                         f"{name} of the pretraining's stream must be {mine!r} as of the "
                         f"workload's, not {factory!r}"
                     )
+            self.start.algorithm.optimizer.frozen(self.network)  # its rates name layers
         for name, least in (("steps", 1), ("seed", 0), ("evaluate_every", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value}")
-        self.algorithm.optimizer.frozen(self.network)  # its rates name layers
+        self.algorithm.optimizer.frozen(self.network)
         _ = self.machine  # the schedule can use the accelerator
 
     @property

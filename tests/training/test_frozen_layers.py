@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map, layer_of
 from accsim.training.supervised import Supervised, round_error
 from accsim.training.weight_average import Exponential, WeightAverage
+from accsim.workload import read_workload
 from models import resnet
 
 STREAM = SemiSupervisedStream(
     labels=60, labelled_per_batch=16, unlabelled_per_batch=24, translate=1, flip=False
 )
+WORKLOADS = Path(__file__).parents[2] / "workloads"
 HEAD = Sgd(rates=(("classifier", 1), ("*", 0)))
 BELOW = ("conv1", "norm1", "conv2", "norm2")
 
@@ -201,3 +204,12 @@ def test_rates_that_are_1_change_nothing(train):
     plain, _ = train(rule, 4)
     ones, _ = train(replace(rule, optimizer=Sgd(rates=(("*", 1.0),))), 4)
     assert changed(words(plain), words(ones)) == set()
+
+
+def test_rates_of_a_workload_and_of_its_pretraining_name_layers():
+    workload = read_workload(WORKLOADS / "online_digits.py")
+    lost = replace(workload.algorithm, optimizer=Sgd(rates=(("conv7", 0),)))
+    with pytest.raises(ValueError, match="'conv7' matches none of conv1, norm1, conv2"):
+        replace(workload, algorithm=lost)
+    with pytest.raises(ValueError, match="'conv7' matches none of conv1, norm1, conv2"):
+        replace(workload, start=replace(workload.start, algorithm=lost))
