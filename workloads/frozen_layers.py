@@ -24,7 +24,7 @@ workload = Workload(
         optimizer=Sgd(learning_rate=0.05, rates=(("*[123]", 0),)),  # conv1 to norm3
     ),
     data=SemiSupervisedStream(
-        dataset="mnist", labels=100, frames_per_second=40_000, translate=2, flip=False
+        dataset="mnist", labels=100, frames_per_second=60_000, translate=2, flip=False
     ),
     steps=600,
     evaluate_every=100,
