@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pandas as pd
@@ -32,6 +32,10 @@ class StepCost:
     @property
     def seconds(self) -> float:
         return seconds(self.ps)
+
+    def __add__(self, other: "StepCost") -> "StepCost":
+        """Of both, one after the other."""
+        return StepCost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from accsim.report.tables import COLUMNS, Tables, accuracy_curves, real_time, st
 from accsim.report.twin import FIXED, FLOAT, write_twin
 from accsim.schedule import SeparateEma
 from accsim.schedule.base import Schedule
-from accsim.training.base import Algorithm, Learner, Outcome
+from accsim.training.base import Algorithm, Check, Learner, Outcome
 from accsim.training.counters import KINDS, Counters
 from accsim.training.deployed import Deployed
 from accsim.training.parameters import Map
@@ -128,6 +128,7 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
     by_class: list[tuple[int, str, int]] = []
     right: Counter[str] = Counter()  # frames, and those told right by each network; since then
     on_stream: list[tuple[int, str, int, int]] = []
+    checks: list[Check] = []
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
         if deployed:  # test, then train
             right.update(_right_on_frames(batch, (learner, deployed)))
@@ -135,6 +136,9 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
             outcome = learner.step(batch)  # values: which passes ran, on how many samples
         updates += not outcome.passes.rejected
         cost = clock.charge(outcome.passes, max(updates, 1))  # cycles, joules; advances its time
+        if outcome.check:
+            cost += clock.charge(outcome.check.passes, max(updates, 1))
+            checks.append(outcome.check)
         skipped += outcome.skipped_frames
         learned = before if before and outcome.passes.ahead else batch  # its frames
         row = _row(step, batch, learned, skipped, outcome, cost, clock)
@@ -192,6 +196,7 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
         pd.DataFrame(on_stream, columns=[*COLUMNS["on_stream"]]),
     )
     summary["stream"] = stream_accuracy(tables)
+    summary["guard"] = _guarded(checks)
     summary["suspicions"] = suspicions(tables)
     host = {
         "total_seconds": time.perf_counter() - started,
@@ -419,6 +424,19 @@ def _right_on_frames(batch: Batch, networks: Sequence[Learner | Deployed]) -> di
     for each in networks:
         right |= each.correct(frames, truth)
     return right
+
+
+def _guarded(checks: Sequence[Check]) -> dict[str, int] | None:
+    """How often a guard checked and rolled back, and what it saw; None: there is none."""
+    if not checks:
+        return None
+    return {
+        "images": checks[0].passes.teacher_forward,
+        "checks": len(checks),
+        "roll_backs": sum(check.failed for check in checks),
+        "least_right": checks[0].least,
+        "lowest_right": min(check.right for check in checks),
+    }
 
 
 def _accuracy(learner: Learner | Deployed, test: Map, labels: np.ndarray) -> dict[str, float]:

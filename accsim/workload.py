@@ -16,6 +16,7 @@ from accsim.passes import Passes, shares
 from accsim.schedule.base import Schedule
 from accsim.schedule.program import Operation
 from accsim.training.base import Algorithm
+from accsim.training.guard import Guarded
 
 
 class WorkloadError(Exception):
@@ -109,6 +110,8 @@ class Workload:
                         f"workload's, not {factory!r}"
                     )
             self.start.algorithm.optimizer.frozen(self.network)  # its rates name layers
+        if isinstance(self.algorithm, Guarded) and not self.data.held_out:
+            raise ValueError("held_out of the stream must be at least 1 for a rule that is Guarded")
         for name, least in (("steps", 1), ("seed", 0), ("evaluate_every", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:

@@ -57,6 +57,8 @@ class Batch:
         None  # int8[N, H, W, C] as they came, not augmented; None: no camera
     )
     truth: np.ndarray | None = None  # int64[N] what those show, -1: none of the classes
+    held_out: np.ndarray | None = None  # int8[N, H, W, C], the same in every step; not augmented
+    held_out_labels: np.ndarray | None = None  # int64[N] of those
 
 
 class Stream(ABC):
@@ -66,6 +68,7 @@ class Stream(ABC):
     frames_dataset: str | Path | None = None  # that frames are of; None: the labelled one
     resize: bool = False  # the labelled set's images to the network's, as those of others are
     buffer_frames: int = 0  # of the camera's ring buffer
+    held_out: int = 0  # labelled images that are never learned from
 
     @property
     def deadline_ps(self) -> int | None:
@@ -125,6 +128,7 @@ class SemiSupervisedStream(Stream):
     mixup: Mixup | None = None  # of that view in the end
     frames_dataset: str | Path | None = None
     resize: bool = False
+    held_out: int = 0  # labelled images, balanced as the others, that are never learned from
 
     def __post_init__(self):
         for name, least in (
@@ -137,6 +141,7 @@ class SemiSupervisedStream(Stream):
             ("buffer_frames", max(1, self.unlabelled_per_batch)),
             ("translate", 0),
             ("label_views", 1),
+            ("held_out", 0),
         ):
             value = getattr(self, name)
             if not value >= least:  # NaN neither
@@ -185,6 +190,8 @@ class SemiSupervisedStream(Stream):
         labelled = draw_labelled(
             dataset, self.labels, self.labelled_imbalance, random_key(seed, LABEL_DRAW)
         )
+        held_out = self._held_out(dataset, labelled, seed)
+        held_out_images = scale.apply(dataset.train_images[held_out])
         labels = noisy(
             dataset.train_labels[labelled],
             self.label_noise,
@@ -242,7 +249,14 @@ class SemiSupervisedStream(Stream):
                 blending,
                 scale.apply(frames[own]),
                 truth[own],
+                held_out_images,
+                dataset.train_labels[held_out],
             )
+
+    def _held_out(self, dataset: Dataset, labelled: np.ndarray, seed: int) -> np.ndarray:
+        """Indices of the images that a larger draw of labels would have had beside `labelled`."""
+        wanted, key = self.labels + self.held_out, random_key(seed, LABEL_DRAW)
+        return np.setdiff1d(draw_labelled(dataset, wanted, self.labelled_imbalance, key), labelled)
 
     def _frames(
         self, dataset: Dataset, source: Dataset, pool: np.ndarray, numbers: range, seed: int

@@ -49,8 +49,9 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was learned, how fast and at what cost: (subject, sentence), five of them.
 
     Where `result["stream"]` is there, another tells what the networks made of the frames as they
-    came; where `result["real_time"]` is, another tells deadlines, latencies and the ring buffer;
-    where `result["frozen"]` is there, another tells what a step saves by layers that do not train;
+    came, and where `result["guard"]` is how often a guard rolled back; where
+    `result["real_time"]` is, another tells deadlines, latencies and the ring buffer; where
+    `result["frozen"]` is there, another tells what a step saves by layers that do not train;
     where `result["gate"]` has frames that are not clean, another tells what the confidence
     threshold let through; where `result["accuracy"]["shifted"]` names shifts of the stream, one
     tells the accuracy on test images that are shifted in the same way. `result["suspicions"]`, if
@@ -67,6 +68,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Learned", learned(result["accuracy"])),
         *([("Stream", on_stream(result["stream"]))] if result.get("stream") else []),
+        *([("Guard", guarded(result["guard"]))] if result.get("guard") else []),
         (
             "Speed",
             f"{quantity(cost['seconds'] / steps, 's')} and {cost['cycles'] / steps:,.0f} cycles a "
@@ -108,6 +110,15 @@ def on_stream(stream: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     frames = max(found["frames"] for found in stream.values())
     return f"of {frames:,} frames as they came {'; '.join(networks)}"
+
+
+def guarded(guard: Mapping[str, int]) -> str:
+    """Checks and roll-backs of a guard, and what it saw of the held-out images."""
+    return (
+        f"the deployed network was put back {guard['roll_backs']:,} times in {guard['checks']:,} "
+        f"checks: at the lowest {guard['lowest_right']:,} of {guard['images']:,} held-out images "
+        f"were right, and {guard['least_right']:,} must be"
+    )
 
 
 def stood(shifts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -127,6 +127,20 @@ def chosen(rounding: Rounding, key: int) -> int:
 
 
 @dataclass(frozen=True)
+class Check:
+    """What a guard saw of the network that learns, on held-out images."""
+
+    passes: Passes  # that it took
+    right: int
+    least: int  # that must be right
+
+    @property
+    def failed(self) -> bool:
+        """The networks are the deployed one again."""
+        return self.right < self.least
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What one step did: the passes that ran (for the clock) and telemetry (for the log)."""
 
@@ -140,6 +154,7 @@ class Outcome:
     classes: np.ndarray  # int64[N] of them: as which it labelled each
     skipped_frames: int  # of the batch, that the schedule left unlabelled
     counters: dict[str, Counters]  # of the student and, if there is one, of the teacher
+    check: Check | None = None  # after the step, by a guard
 
     @property
     def accepted(self) -> int:

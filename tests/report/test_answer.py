@@ -28,6 +28,15 @@ def test_what_the_networks_make_of_the_stream_is_told(run):
     assert dict(answer(run.result))["Learned"].endswith(", the deployed network 50.0%")
 
 
+def test_what_a_guard_did_is_told(run):
+    guard = {"images": 200, "checks": 9, "roll_backs": 2, "least_right": 190, "lowest_right": 97}
+    lines = dict(answer({**run.result, "guard": guard}))
+    assert lines["Guard"] == (
+        "the deployed network was put back 2 times in 9 checks: at the lowest 97 of 200 held-out "
+        "images were right, and 190 must be"
+    )
+
+
 def test_answer_is_worked_by_hand(run):
     lines = dict(answer(run.result))
     assert lines["Learned"] == (
