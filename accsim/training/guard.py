@@ -38,8 +38,11 @@ class Guarded(Algorithm):
         super().__post_init__()
         if not isinstance(self.rule, MeanTeacher | SelfTaught):
             raise ValueError(f"rule must be a MeanTeacher or SelfTaught, not {self.rule!r}")
-        if self.evaluation_statistics is not self.rule.evaluation_statistics:
-            raise ValueError("evaluation_statistics must be those of the rule that is guarded")
+        if self.evaluation_statistics is not Statistics.RUNNING:
+            raise ValueError(
+                "evaluation_statistics of Guarded must be left to its rule, not "
+                f"{self.evaluation_statistics}"
+            )
         if not isinstance(self.every, int) or self.every < 1:
             raise ValueError(f"every must be a whole number of at least 1, not {self.every}")
         if not 0 <= self.margin <= 1:

@@ -8,6 +8,7 @@ import pytest
 from accsim.run import open_dataset, simulate
 from accsim.schedule import AlternateTeacher, LayerwiseEma, SeparateEma, TeacherAhead
 from accsim.training.base import Sgd
+from accsim.training.fixed_network import Statistics
 from accsim.training.guard import Guarded
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.supervised import Supervised
@@ -128,6 +129,8 @@ def test_a_guard_without_what_it_needs_is_refused(workload, dataset):
         simulate(replace(rule, start=None), dataset)
     with pytest.raises(ValueError, match="held_out of the stream must be at least 1"):
         replace(rule, data=replace(workload.data, held_out=0))
+    with pytest.raises(ValueError, match="must be left to its rule"):
+        Guarded(evaluation_statistics=Statistics.ADAPTED)
     with pytest.raises(ValueError, match="margin must be 0 to 1"):
         Guarded(margin=1.5)
     with pytest.raises(ValueError, match="every must be a whole number"):
