@@ -8,6 +8,7 @@ weights are HWIO.
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from math import prod
 
@@ -333,6 +334,20 @@ class Network:
             nodes.append(Node(len(nodes), layer, inputs, shape, layer.output_shape(shape)))
             previous = places[layer.name] = len(nodes) - 1
         return tuple(nodes)
+
+    def trainable(self, pattern: str = "*", choice: str = "layers") -> tuple[str, ...]:
+        """Layers with parameters whose names match a `pattern`, as of file names.
+
+        Raises ValueError where there is none, for the user's `choice`.
+        """
+        names = [node.name for node in self.nodes if node.trains(())]
+        found = tuple(name for name in names if fnmatchcase(name, pattern))
+        if not found:
+            raise ValueError(
+                f"{choice} must name layers with parameters of {self.name}, "
+                f"but {pattern!r} matches none of {', '.join(names)}"
+            )
+        return found
 
     def asked_errors(self, frozen: Collection[str] = ()) -> frozenset[int]:
         """Places of the layers whose output's error a layer that trains needs: it, or one below.

@@ -21,6 +21,7 @@ from accsim.data.foreign import resized
 from accsim.data.stream import Batch
 from accsim.kernels import norm
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
+from accsim.kernels.fixed_point import random_key
 from accsim.network import Network
 from accsim.report.comparison import write_comparison
 from accsim.report.folder import require_place
@@ -34,6 +35,7 @@ from accsim.training.base import Algorithm, Check, Learner, Outcome
 from accsim.training.counters import KINDS, Counters
 from accsim.training.deployed import Deployed
 from accsim.training.parameters import Map
+from accsim.training.supervised import STUDENT
 from accsim.workload import Workload, WorkloadError, describe
 
 
@@ -103,6 +105,9 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
             workload.dataflow,
         )
         deployed = _deployed(workload, dataset)
+        if deployed and workload.fresh:
+            key = random_key(workload.seed, STUDENT)
+            deployed = deployed.renewed(workload.fresh_layers, key)
         learner = workload.algorithm.start(
             workload.network,
             workload.numerics,

@@ -59,6 +59,7 @@ class Workload:
     seed: int = 0
     evaluate_every: int = 300  # steps between evaluations on the test images; the last step always
     start: Path | Pretraining | None = None  # deployed: network.npz of a run; None: a random start
+    fresh: tuple[str, ...] = ()  # patterns of layers that start at random on a deployed network
 
     def __post_init__(self):
         kinds = {
@@ -117,7 +118,16 @@ class Workload:
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value}")
         self.algorithm.optimizer.frozen(self.network)
+        if self.fresh_layers and self.start is None:
+            raise ValueError(
+                f"fresh must be () without a start, where every layer is, not {self.fresh!r}"
+            )
         _ = self.machine  # the schedule can use the accelerator
+
+    @property
+    def fresh_layers(self) -> tuple[str, ...]:
+        """Layers that start at random: of a deployed network, such as a new classifier."""
+        return tuple(name for at in self.fresh for name in self.network.trainable(at, "fresh"))
 
     @property
     def other_datasets(self) -> tuple[str | Path, ...]:

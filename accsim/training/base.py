@@ -71,13 +71,9 @@ class Sgd:
 
         Raises ValueError where a pattern of `rates` matches no such layer, and where none trains.
         """
-        names = [node.name for node in network.nodes if node.trains(())]
         for pattern, _ in self.rates:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise ValueError(
-                    f"rates must name layers with parameters of {network.name}, "
-                    f"but {pattern!r} matches none of {', '.join(names)}"
-                )
+            network.trainable(pattern, "rates")
+        names = network.trainable()
         frozen = tuple(name for name in names if not self.share(name))
         if len(frozen) == len(names):
             raise ValueError("rates must leave a layer that trains, but all of them are 0")

@@ -1,7 +1,8 @@
 """A trained network as a device gets it: integer words, their exponents, running statistics."""
 
 import json
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, final
 from zipfile import BadZipFile
@@ -12,7 +13,7 @@ from accsim.network import Network
 from accsim.numerics import Numerics
 from accsim.training.base import count_correct
 from accsim.training.fixed_network import FixedNetwork, Statistics
-from accsim.training.parameters import Map, Stored
+from accsim.training.parameters import Map, Stored, initial, layer_of
 
 
 @final
@@ -32,6 +33,19 @@ class Deployed:
         now = executor.fork(0)
         words = {name: stored.copy() for name, stored in parameters.items()}
         return cls(now.network, now.numerics, words, now.exponents, now.running)
+
+    def renewed(self, layers: Collection[str], key: int) -> "Deployed":
+        """The same network with the words of `layers` as at the random start of this `key`.
+
+        Their exponents are found anew; running statistics are kept, for batches move them on.
+        """
+        fresh = initial(self.network, self.numerics, key)
+        words = {
+            name: fresh[name] if layer_of(name) in layers else stored
+            for name, stored in self.words().items()
+        }
+        kept = {at: found for at, found in self.exponents.items() if layer_of(at) not in layers}
+        return replace(self, parameters=words, exponents=kept)
 
     def words(self) -> dict[str, Stored]:
         """The parameters, to train on; their `copy`."""
