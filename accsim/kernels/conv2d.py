@@ -32,6 +32,7 @@ from accsim.kernels.operands import (
     HIGH_BITS,
     carrier,
     interleave_images,
+    offset_sums,
     pack,
     pad_map,
     split_bytes,
@@ -41,6 +42,7 @@ from accsim.kernels.operands import (
 PARTS = 8  # of the pixels of a pointwise product; fixed, whatever the threads
 BLOCK_PIXELS = 64
 CHANNEL_BLOCK = 16  # channels of the input whose weight gradients are summed together
+POINTWISE_BLOCK = 64  # the same of a pointwise product, where no other taps share a run
 RUN_PIXELS = 96  # pixels of a run of which both operands stay in the first-level cache
 LEAST_AT_ONCE = 32  # products of one 32-bit sum below which the right operand is split
 
@@ -237,7 +239,10 @@ def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32, groups=
     bytes_ = x.itemsize == dy.itemsize == 1
     offset = BYTE_OFFSET if bytes_ else 0
     lanes = _lanes(outputs // groups)
-    block = min(CHANNEL_BLOCK, x.shape[3])
+    pointwise = kernel == stride == 1 and not padding
+    if pointwise:  # the rows of both operands follow each other
+        x, dy = (a.reshape(images, 1, -1, a.shape[3]) for a in (x, dy))
+    block = min(POINTWISE_BLOCK if pointwise else CHANNEL_BLOCK, x.shape[3])
     left = interleave_images(x, carrier(bytes_), offset, padding, block)
     right = stacked(
         [
@@ -245,12 +250,16 @@ def backward_weight(x, dy, kernel, stride, padding, accumulator_bits=32, groups=
             for part in (split_bytes(dy) if sums.planes == 2 else (dy,))
         ]
     )
-    if kernel == stride == 1 and not padding:  # the rows of both operands follow each other
-        left, right = (a.reshape(*a.shape[:-4], 1, -1, *a.shape[-2:]) for a in (left, right))
-    corrections = output_sums(dy) * offset
+    if bytes_ and not sums.at_once:  # modulo 2**32, as the sums themselves
+        panels = right.view(np.uint32).reshape(right.shape[1], -1, lanes)
+        corrections = offset_sums(panels).reshape(-1)[:outputs].astype(np.int64)
+    else:
+        corrections = output_sums(dy) * offset
+    if pointwise:  # and so do the groups of images
+        left, right = (a.reshape(*a.shape[:-5], 1, 1, -1, *a.shape[-2:]) for a in (left, right))
     shape = kernel, kernel, x.shape[3] // groups, outputs
     common = left, right, corrections, stride, groups
-    if not sums.at_once:  # modulo 2**32, as the sums themselves
+    if not sums.at_once:
         gradient = np.empty(shape, np.int32)
         correlate(*common, 0, gradient)
         return gradient, 0, 0
@@ -314,7 +323,7 @@ def convolve(padded, packed, starts, first_sums, inside, stride, shifts, key, li
             shifts,
             key,
             limit,
-            n,
+            np.int64(n),
             y,
             largest[n],
         )
@@ -344,6 +353,7 @@ def _convolve_image(
     row_bytes, column_bytes = width * stride * pixel_bytes, stride * pixel_bytes
     offsets = _window_offsets(rows, columns, row_bytes, column_bytes)
     met = _rows_met(pixels, columns, stride, inside, kernel_rows)
+    plain = key == HALF_UP or (key >= 0 and outputs % LANES == 0)
     for block in range(0, pixels, BLOCK_PIXELS):
         for t in range(tiles):
             lane = t * lanes
@@ -351,7 +361,7 @@ def _convolve_image(
                 begin, end = met[first // np.int64(ROWS), 0], met[first // np.int64(ROWS), 1]
                 sums_row = (begin * len(first_sums) + end) * tiles * lanes + lane
                 used = min(ROWS, pixels - first)
-                if key >= HALF_UP and lane + lanes <= outputs:
+                if plain and lane + lanes <= outputs:
                     round_tile(
                         lanes,
                         padded,

@@ -268,6 +268,57 @@ _multiply_narrow_tile = intrinsic(_multiply(vectors=1))
 multiply_wide_tile = intrinsic(_multiply(vectors=2))
 
 
+def _choose(builder, comparison, a, b):
+    """In every lane `a` where it compares so with `b`, else `b`."""
+    return builder.select(builder.icmp_signed(comparison, a, b), a, b)
+
+
+def _drawn(builder, key, index, shift):
+    """`fixed_point.noise32` of stochastic rounding for 16 elements from `index` on.
+
+    `index` is a multiple of 16, so that the lanes differ in 4 bits only and the first round of the
+    hash is the same for all but for these.
+    """
+    same = builder.trunc(builder.xor(index, key), _I32)
+    same = builder.xor(same, builder.lshr(same, ir.Constant(_I32, HASH_SHIFTS[0])))
+    lanes = ir.Constant(_VECTOR, [ir.Constant(_I32, n) for n in range(LANES)])
+    random = builder.xor(_splat(builder, same), lanes)
+    for drop, factor in zip(HASH_SHIFTS[1:], HASH_FACTORS, strict=True):
+        random = builder.mul(random, _same(factor))
+        random = builder.xor(random, builder.lshr(random, _same(drop)))
+    return _call(builder, "llvm.fshl.v16i32", _VECTOR, [_same(0), random, shift])
+
+
+def _narrow(builder, wide, limit, target):
+    """Clip the integers of one row to `limit`, store them as codes, and count the clipped ones.
+
+    Two vectors that become bytes are clipped as one vector of 16-bit words where the CPU packs
+    them so: saturated words that are no bytes stay so.
+    """
+    code = target.type.pointee
+    packed = BACK_END == "vnni" and len(wide) == 2 and code == _I8
+    if packed:
+        wide = [_call(builder, "llvm.x86.avx512.packssdw.512", _PAIRS, wide)]
+    lost = ir.Constant(_I32, 0)
+    for number, vector in enumerate(wide):
+        kind = vector.type
+        top = _splat(builder, builder.trunc(limit, kind.element), kind.count)
+        bottom = builder.sub(ir.Constant(kind, None), top)
+        clipped = _choose(builder, "<", _choose(builder, ">", vector, bottom), top)
+        changed = builder.icmp_signed("!=", vector, clipped)
+        mask = builder.bitcast(changed, ir.IntType(kind.count))
+        count = _call(builder, f"llvm.ctpop.i{kind.count}", mask.type, [mask])
+        lost = builder.add(lost, count if packed else builder.zext(count, _I32))
+        codes = builder.trunc(clipped, ir.VectorType(code, kind.count))
+        if packed:  # every 4 words of the one vector are followed by 4 of the other
+            codes = _picked(
+                builder, codes, [n // 4 % 4 * 8 + n // 16 * 4 + n % 4 for n in range(32)]
+            )
+        place = builder.gep(target, [ir.Constant(_I64, LANES * number)])
+        builder.store(codes, builder.bitcast(place, ir.PointerType(codes.type)), align=1)
+    return lost
+
+
 def _round(vectors):
     """The micro-kernel for tiles of `vectors` x 16 columns that it rounds itself."""
 
@@ -297,8 +348,8 @@ def _round(vectors):
         """Round a tile of products and store its first `rows` in ``out`` from element `place` on.
 
         ``out = saturate(round(sums, shifts), limit)``: half up where key < 0, else stochastic, as
-        `fixed_point.noise32` rounds the elements from index `place` on. The sums never leave the
-        registers.
+        `fixed_point.noise32` rounds the elements from index `place` on, of which 16 share all but
+        their lowest 4 bits. The sums never leave the registers.
 
         Parameters
         ----------
@@ -306,9 +357,10 @@ def _round(vectors):
         first : address of int32[lanes], what the sums of every row begin with; sums are so small
             that rounding does not overflow
         rows : int64, 1 to 8
-        shifts, most, least, clipped : addresses of int32[lanes]; the last three are updated: the
-            largest and smallest sums before the shift, and how many outputs were clipped
-        key, limit, place : int64
+        shifts, most, least : addresses of int32[lanes]; the last two are updated: the largest and
+            smallest sums before the shift
+        clipped : address of int32, to which the number of outputs that were clipped is added
+        key, limit, place : int64; a multiple of 16 for stochastic rounding
         out : array of int8 or int16, contiguous
         step : int64, elements from a row to the next
         """
@@ -321,63 +373,47 @@ def _round(vectors):
             sums = _accumulate(builder, dot, vectors, operands)
             rows, key, shifts, limit, most, least, clipped, _, place, step = arguments[10:]
             codes = _array(context, builder, signature, arguments, 17)
-            code = ir.VectorType(codes.type.pointee, LANES)
             columns = range(0, LANES * vectors, LANES)
 
             def across(address):
                 return [_load(builder, _offset(builder, address, WORD * c)) for c in columns]
 
-            def splat(scalar):
-                return _splat(builder, builder.trunc(scalar, _I32))
-
-            def choose(comparison, a, b):
-                return builder.select(builder.icmp_signed(comparison, a, b), a, b)
-
-            zero, one, top, seed = _same(0), _same(1), splat(limit), splat(key)
-            bottom, down = builder.sub(zero, top), splat(step)
             stochastic = builder.icmp_signed(">=", key, ir.Constant(_I64, 0))
             shifts = across(shifts)
-            halves = [builder.lshr(builder.shl(one, shift), one) for shift in shifts]
-            numbers = [
-                ir.Constant(_VECTOR, [ir.Constant(_I32, column + n) for n in range(LANES)])
-                for column in columns
-            ]
-            seen = most, least, clipped
-            counters = [builder.add(splat(place), number) for number in numbers]
-            state = [across(address) for address in seen]
+            halves = [builder.lshr(builder.shl(_same(1), shift), _same(1)) for shift in shifts]
+            state = [*across(most), *across(least), ir.Constant(_I32, 0)]
             done = builder.append_basic_block("done")
             ends = []
             for row in range(ROWS):
                 start = builder.add(place, builder.mul(step, ir.Constant(_I64, row)))
                 entered = builder.block
                 with builder.if_then(stochastic):
-                    drawn = []
-                    for counter, shift in zip(counters, shifts, strict=True):
-                        random = builder.xor(counter, seed)
-                        for drop, factor in zip(HASH_SHIFTS, (*HASH_FACTORS, 1), strict=True):
-                            random = builder.xor(random, builder.lshr(random, _same(drop)))
-                            random = builder.mul(random, _same(factor))
-                        pair = [zero, random, shift]
-                        drawn.append(_call(builder, "llvm.fshl.v16i32", _VECTOR, pair))
+                    drawn = [
+                        _drawn(builder, key, _offset(builder, start, column), shift)
+                        for column, shift in zip(columns, shifts, strict=True)
+                    ]
                     inside = builder.block
                 noises = [builder.phi(_VECTOR) for _ in columns]
                 for noise, half, random in zip(noises, halves, drawn, strict=True):
                     noise.add_incoming(half, entered)
                     noise.add_incoming(random, inside)
-                counters = [builder.add(counter, down) for counter in counters]
-                most, least, clipped = state
-                state = [[], [], []]
-                for i in range(vectors):
-                    total = sums[row * vectors + i]
-                    wide = builder.ashr(builder.add(total, noises[i]), shifts[i])
-                    narrow = choose("<", choose(">", wide, bottom), top)
-                    target = builder.gep(codes, [builder.add(start, ir.Constant(_I64, columns[i]))])
-                    target = builder.bitcast(target, ir.PointerType(code))
-                    builder.store(builder.trunc(narrow, code), target, align=1)
-                    lost = builder.icmp_signed("!=", wide, narrow)
-                    state[0].append(choose(">", total, most[i]))
-                    state[1].append(choose("<", total, least[i]))
-                    state[2].append(builder.select(lost, builder.add(clipped[i], one), clipped[i]))
+                totals = sums[row * vectors : (row + 1) * vectors]
+                wide = [
+                    builder.ashr(builder.add(total, noise), shift)
+                    for total, noise, shift in zip(totals, noises, shifts, strict=True)
+                ]
+                lost = _narrow(builder, wide, limit, builder.gep(codes, [start]))
+                state = [
+                    *(
+                        _choose(builder, ">", *pair)
+                        for pair in zip(totals, state[:vectors], strict=True)
+                    ),
+                    *(
+                        _choose(builder, "<", *pair)
+                        for pair in zip(totals, state[vectors:-1], strict=True)
+                    ),
+                    builder.add(state[-1], lost),
+                ]
                 ends.append((builder.block, state))
                 if row + 1 < ROWS:
                     following = builder.append_basic_block("row")
@@ -387,12 +423,16 @@ def _round(vectors):
             builder.branch(done)
 
             builder.position_at_end(done)
-            last = [[builder.phi(_VECTOR) for _ in columns] for _ in seen]
-            for address, phis, part in zip(seen, last, range(len(seen)), strict=True):
-                for i, column in enumerate(columns):
-                    for block, values in ends:
-                        phis[i].add_incoming(values[part][i], block)
-                    _store(builder, phis[i], _offset(builder, address, WORD * column))
+            last = [builder.phi(value.type) for value in state]
+            for block, values in ends:
+                for phi, value in zip(last, values, strict=True):
+                    phi.add_incoming(value, block)
+            for i, column in enumerate(columns):
+                _store(builder, last[i], _offset(builder, most, WORD * column))
+                _store(builder, last[vectors + i], _offset(builder, least, WORD * column))
+            before = _load(builder, clipped, _I32)
+            total = builder.inttoptr(clipped, ir.PointerType(_I32))
+            builder.store(builder.add(before, last[-1]), total, align=4)
             return context.get_dummy_value()
 
         return signature, generate

@@ -287,7 +287,7 @@ def interleave_images(x, carrier, offset, border, block):
     shape = (blocks, groups, height + 2 * border, width + 2 * border, block, group)
     mixed = np.empty(shape, carrier.dtype)
     for g in prange(groups):
-        _interleave_group(x, g, offset, border, mixed)
+        _interleave_group(x, np.int64(g), offset, border, mixed)
     return mixed
 
 
@@ -295,7 +295,7 @@ def interleave_images(x, carrier, offset, border, block):
 def _interleave_group(x, g, offset, border, mixed):
     """Group `g` of images of `interleave_images`."""
     images, height, width, channels = x.shape
-    blocks, _groups, _rows, _columns, block, group = mixed.shape
+    blocks, groups, rows, columns, block, group = mixed.shape
     first = g * group
     if border or first + group > images or blocks * block > channels:
         for b in range(blocks):
@@ -303,11 +303,14 @@ def _interleave_group(x, g, offset, border, mixed):
     whole = channels - channels % LANES if first + group <= images else 0
     image = height * width * channels
     for h in range(height):
+        line = (first * height + h) * width * channels
+        for c in range(0, whole, LANES):
+            place = ((c // block * groups + g) * rows + border + h) * columns + border
+            place = (place * block + c % block) * group
+            for w in range(width):
+                source = line + w * channels + c
+                interleave_vector(x, source, image, offset, mixed, place + w * block * group)
         for w in range(width):
-            pixel = ((first * height + h) * width + w) * channels
-            for c in range(0, whole, LANES):
-                target = mixed[c // block, g, border + h, border + w]
-                interleave_vector(x, pixel + c, image, offset, target, c % block * group)
             for c in range(whole, channels):
                 target = mixed[c // block, g, border + h, border + w, c % block]
                 for i in range(min(group, images - first)):

@@ -109,6 +109,14 @@ def test_every_rounding_and_result_width(rounding, limit, rng):
     check(SHAPES[8], (32767, 32767), None, rng, 16, int(rounding), limit, finest=4)
 
 
+@pytest.mark.parametrize("key", [-1, 0, 2**32 - 1])
+@pytest.mark.parametrize("shift", [0, 1, 12, 24])
+@pytest.mark.parametrize("channels", [32, 40, 144])
+def test_tiles_of_whole_vectors_round_to_bytes(channels, shift, key, rng):
+    """Sums and indices of more than 16 bits; rows that begin within a vector, or a wide tile."""
+    check((8, 18, 18, channels, channels, 1, 1, 0, 1), (127, 127), None, rng, shift, key)
+
+
 @settings(max_examples=3000)
 @given(st.data())
 def test_any_shape_is_bit_exact(data):
