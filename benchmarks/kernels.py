@@ -3,6 +3,11 @@
 Prints two tables and writes them as JSON. Each figure is a median of rounds in which the rivals
 take turns, so that a change of the machine's speed meets both; CPU time, and wall time in the JSON.
 
+A convolution's share of the peak is taken in rounds of its own, in which the peak and the layer's
+three convolutions take turns: as in a training step, a part of the operands is still in the caches.
+`share_beside_torch` is the same share in the rounds with torch, whose operands of four times the
+bytes leave nothing there.
+
     python benchmarks/kernels.py [--threads 1] [--rounds 7] [--json FILE] [--quick]
 """
 
@@ -148,19 +153,14 @@ def _multiply_in_l1(left, offsets, right, tile, steps, times):
         )
 
 
-def measured_peak(steps: int = 64, times: int = 20000) -> float:
-    """GMAC/s of one core in the micro-kernel alone, all operands in the first-level cache."""
+def peak_rival(steps: int = 64, times: int = 2000) -> tuple[Callable[[], object], float]:
+    """The micro-kernel alone, all operands in the first-level cache, and how many GMAC it does."""
     left = np.ones(ROWS * WORD * steps, np.uint8)
     offsets = np.arange(ROWS) * WORD * steps
     right = np.ones(2 * LANES * WORD * steps, np.int8)
     tile = np.zeros((ROWS, 2 * LANES), np.int32)
-    _multiply_in_l1(left, offsets, right, tile, steps, 1)
-    taken = []
-    for _ in range(7):
-        started = time.process_time()
-        _multiply_in_l1(left, offsets, right, tile, steps, times)
-        taken.append(time.process_time() - started)
-    return times * ROWS * steps * 2 * LANES * WORD / statistics.median(taken) / 1e9
+    work = partial(_multiply_in_l1, left, offsets, right, tile, steps, times)
+    return work, times * ROWS * steps * 2 * LANES * WORD / 1e9
 
 
 def step_rows(widths, batches, rounds: int) -> list[dict]:
@@ -210,7 +210,7 @@ def follow(step: int) -> Turn:
 def convolution_rows(width: int, batch: int, rounds: int) -> list[dict]:
     """The three convolutions of every layer in GMAC/s of CPU time, beside oneDNN's."""
     rng = np.random.default_rng(0)
-    peak = measured_peak()
+    at_peak, peak_gmacs = peak_rival()
     rows = []
     for inputs, outputs, size, kernel, padding in LAYERS:
         inputs, outputs = inputs * width // 128, outputs * width // 128
@@ -224,27 +224,32 @@ def convolution_rows(width: int, batch: int, rounds: int) -> list[dict]:
         )
         window = [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1
         torch_back = partial(torch.ops.aten.convolution_backward, dyt, xt, wt, None, *window)
-        rivals = {
+        ours = {
             "forward": partial(conv2d.forward, x, w, 1, padding, 8, -1, 127),
             "backward_data": partial(
                 conv2d.backward_data, dy, w, 1, padding, size, size, 8, 5, 127
             ),
             "backward_weight": partial(conv2d.backward_weight, x, dy, kernel, 1, padding),
+        }
+        theirs = {
             "torch_forward": partial(nn.functional.conv2d, xt, wt, padding=padding),
             "torch_backward_data": partial(torch_back, [True, False, False]),
             "torch_backward_weight": partial(torch_back, [False, True, False]),
         }
-        spent = paired(rivals, rounds)
+        alone = paired({"peak": at_peak, **ours}, rounds)
+        spent = paired({**ours, **theirs}, rounds)
+        peak = peak_gmacs / alone["peak"][0]
         gmacs = batch * out * out * kernel**2 * inputs * outputs / 1e9
         for name in ("forward", "backward_data", "backward_weight"):
-            ours, theirs = gmacs / spent[name][0], gmacs / spent[f"torch_{name}"][0]
+            rate = gmacs / alone[name][0]
             rows.append(
                 {
                     "layer": f"{inputs}->{outputs} {size}x{size} {kernel}x{kernel}",
                     "pass": name,
-                    "gmac_per_s": ours,
-                    "share_of_peak": ours / peak,
-                    "torch_gmac_per_s": theirs,
+                    "gmac_per_s": rate,
+                    "share_of_peak": rate / peak,
+                    "share_beside_torch": gmacs / spent[name][0] / peak,
+                    "torch_gmac_per_s": gmacs / spent[f"torch_{name}"][0],
                 }
             )
     return rows
