@@ -302,15 +302,17 @@ def _interleave_group(x, g, offset, border, mixed):
             mixed[b, g].reshape(-1)[:] = offset
     whole = channels - channels % LANES if first + group <= images else 0
     image = height * width * channels
+    places = np.empty(whole // LANES, np.int64)  # of 16 channels each, in the first pixel
+    for i in range(len(places)):
+        c = i * LANES
+        places[i] = ((c // block * groups + g) * rows * columns * block + c % block) * group
     for h in range(height):
-        line = (first * height + h) * width * channels
-        for c in range(0, whole, LANES):
-            place = ((c // block * groups + g) * rows + border + h) * columns + border
-            place = (place * block + c % block) * group
-            for w in range(width):
-                source = line + w * channels + c
-                interleave_vector(x, source, image, offset, mixed, place + w * block * group)
         for w in range(width):
+            pixel = ((first * height + h) * width + w) * channels
+            begin = ((border + h) * columns + border + w) * block * group
+            for i in range(len(places)):
+                target = begin + places[np.uint64(i)]
+                interleave_vector(x, pixel + i * LANES, image, offset, mixed, target)
             for c in range(whole, channels):
                 target = mixed[c // block, g, border + h, border + w, c % block]
                 for i in range(min(group, images - first)):
