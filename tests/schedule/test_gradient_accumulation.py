@@ -279,9 +279,9 @@ def test_random_bits_of_micro_batches_are_their_own(network, batches):
     seen = []
     backward = learner.student.executor.backward
 
-    def spied(record, error, rows, step):
+    def spied(record, error, rows, step, frozen):
         seen.append(step)
-        return backward(record, error, rows, step)
+        return backward(record, error, rows, step, frozen)
 
     learner.student.executor.backward = spied
     for _ in range(3):
