@@ -29,6 +29,7 @@ from accsim.report.twin import twin_table
 from accsim.run import Status, compare, open_dataset, run, told, twin
 from accsim.schedule import SCHEDULES, DeferredWriteback, LayerwiseEma, SeparateEma
 from accsim.schedule.base import Schedule
+from accsim.setting import with_settings
 from accsim.workload import Workload, WorkloadError, read_file, read_workload
 
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -36,6 +37,13 @@ wide = Console(width=None if sys.stdout.isatty() else 160)  # for tables of many
 RIVALS = (SeparateEma(), LayerwiseEma(), DeferredWriteback())  # where a file names no others
 DATA_OPTION = click.option(
     "--data", type=click.Path(path_type=Path), help="Folder that holds the data sets."
+)
+SET_OPTION = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A field of the workload to replace, such as data.labels=4000; may be repeated.",
 )
 MISTAKES = (
     WorkloadError,
@@ -80,6 +88,7 @@ def experiment(command):
         ),
         click.option("--seed", type=int, help="Seed of every random choice."),
         click.option("--steps", type=int, help="Training steps, in place of the workload's."),
+        SET_OPTION,
         click.argument("workload", type=click.Path(path_type=Path)),
     ):
         command = decorate(command)
@@ -110,10 +119,10 @@ def main():
 @main.command("run")
 @experiment
 @click.option("--resume", is_flag=True, help="Go on from the last evaluation of a stopped run.")
-def run_command(workload, steps, seed, out, data, quiet, resume):
+def run_command(workload, settings, steps, seed, out, data, quiet, resume):
     """Train WORKLOAD on its simulated machine and write a report."""
     with told_in_one_sentence():
-        chosen = overridden(read_workload(workload), steps, seed)
+        chosen = overridden(read_workload(workload), settings, steps, seed)
         out = out or Path("reports") / workload.stem
         dataset = announced(chosen, data)
         with progress(chosen.steps, quiet) as on_step:
@@ -133,11 +142,11 @@ def run_command(workload, steps, seed, out, data, quiet, resume):
 @click.option(
     "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs a schedule."
 )
-def compare_command(workload, steps, seed, out, data, quiet, schedules, seeds):
+def compare_command(workload, settings, steps, seed, out, data, quiet, schedules, seeds):
     """Run WORKLOAD under several schedules and set them side by side."""
     with told_in_one_sentence():
         names = read_file(workload)
-        chosen = overridden(names["workload"], steps, seed)
+        chosen = overridden(names["workload"], settings, steps, seed)
         rivals = parsed_schedules(schedules) if schedules else asked_schedules(names)
         out = out or Path("reports") / f"{workload.stem}_compare"
         dataset = announced(chosen, data)
@@ -159,11 +168,11 @@ def compare_command(workload, steps, seed, out, data, quiet, schedules, seeds):
     "[default: the file's `over`]",
 )
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs a value.")
-def ablate_command(workload, steps, seed, out, data, quiet, over, seeds):
+def ablate_command(workload, settings, steps, seed, out, data, quiet, over, seeds):
     """Run WORKLOAD with several values of a choice; show accuracy, skipped work and cost."""
     with told_in_one_sentence():
         names = read_file(workload)
-        chosen = overridden(names["workload"], steps, seed)
+        chosen = overridden(names["workload"], settings, steps, seed)
         wanted = dict(map(ablation.parsed, over)) if over else asked_values(names)
         choices = [ablation.choice(chosen, name, values) for name, values in wanted.items()]
         out = out or Path("reports") / f"{workload.stem}_ablate"
@@ -179,10 +188,10 @@ def ablate_command(workload, steps, seed, out, data, quiet, over, seeds):
 @main.command("twin")
 @experiment
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each.")
-def twin_command(workload, steps, seed, out, data, quiet, seeds):
+def twin_command(workload, settings, steps, seed, out, data, quiet, seeds):
     """Run WORKLOAD in fixed point and in torch's float32; show what rounding costs in accuracy."""
     with told_in_one_sentence():
-        chosen = overridden(read_workload(workload), steps, seed)
+        chosen = overridden(read_workload(workload), settings, steps, seed)
         out = out or Path("reports") / f"{workload.stem}_twin"
         dataset = announced(chosen, data)
         with progress(2 * chosen.steps * seeds, quiet) as on_step:
@@ -242,11 +251,12 @@ def gemm_command(m, n, k, dataflow, no_overlap, as_json, **machine):
 
 @main.command("layers")
 @click.argument("workload", type=click.Path(path_type=Path))
+@SET_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
-def layers_command(workload, as_json):
+def layers_command(workload, settings, as_json):
     """Show how each pass of WORKLOAD is tiled, what bounds it, and what a step waits for."""
     with told_in_one_sentence():
-        found = layers.layers(read_workload(workload))
+        found = layers.layers(with_settings(read_workload(workload), settings))
     if as_json:
         click.echo(json.dumps(layers.document(found), indent=2))
     else:
@@ -344,8 +354,11 @@ def trace_command(workload, out):
     click.echo(out)
 
 
-def overridden(workload: Workload, steps: int | None, seed: int | None) -> Workload:
+def overridden(
+    workload: Workload, settings: Sequence[str], steps: int | None, seed: int | None
+) -> Workload:
     """The workload with the command line's choices."""
+    workload = with_settings(workload, settings)
     try:
         return replace(
             workload,

@@ -1,8 +1,8 @@
 """Choices of a workload over several values and seeds: what they gain, what they cost."""
 
 import ast
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from accsim.report.comparison import PLACES, reached
 from accsim.report.folder import require_place
 from accsim.report.tables import KINDS, accuracy_curves
 from accsim.run import Status, simulate
+from accsim.setting import changed, place_of
 from accsim.workload import Workload, WorkloadError
 
 
@@ -26,30 +27,19 @@ class Choice:
 
     def on(self, workload: Workload, value: Any) -> Workload:
         """`workload` with this field at `value`; WorkloadError for one that it cannot have."""
-        try:
-            return _replaced(workload, self.path, value)
-        except (TypeError, ValueError) as error:
-            raise WorkloadError(f"--over {self.name}={value}: {error}") from error
+        return changed(workload, self.path, value, f"--over {self.name}={value}")
 
 
 def choice(workload: Workload, name: str, values: Sequence[Any]) -> Choice:
-    """The choice called `name`, whose parts are joined by dots: ``optimizer.momentum``.
+    """The choice called `name`, as of `place_of`.
 
-    As many of the last parts as make it unique; elements of a tuple are called 0, 1 ..., as in
-    ``disturbances.0.when.share``. Raises WorkloadError for fewer than two values, and for a name
-    that the workload has not, or has more than once.
+    Raises WorkloadError for fewer than two values, and for a name that the workload has not, or has
+    more than once.
     """
     if len(values) < 2 or any(value in values[:place] for place, value in enumerate(values)):
         listed = ",".join(map(str, values))
         raise WorkloadError(f"--over {name} must have two different values or more, not {listed!r}")
-    wanted = tuple(name.split("."))
-    places = list(_places(workload))
-    found = [place for place in places if place[-len(wanted) :] == wanted]
-    if len(found) != 1:
-        known = sorted(".".join(place) for place in found or places)
-        many = "one of" if found else "a field of the workload, one of"
-        raise WorkloadError(f"--over must name {many} {', '.join(known)}, not {name!r}")
-    return Choice(name, found[0], tuple(values))
+    return Choice(name, place_of(workload, name, "--over"), tuple(values))
 
 
 def parsed(text: str) -> tuple[str, tuple[Any, ...]]:
@@ -62,31 +52,6 @@ def parsed(text: str) -> tuple[str, tuple[Any, ...]]:
             f"--over must be a name and its values, such as confidence_threshold=0,0.5,0.8, "
             f"not {text!r}"
         ) from error
-
-
-def _places(part: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Where a workload keeps plain numbers, names, switches and what it leaves out."""
-    for name, value in _parts(part):
-        place = (*above, name)
-        if is_dataclass(value) or isinstance(value, tuple):
-            if place not in (("network",), ("accelerator", "dram")):
-                yield from _places(value, place)
-        elif isinstance(value, bool | int | float | str | None) and place != ("seed",):
-            yield place
-
-
-def _parts(part: Any) -> list[tuple[str, Any]]:
-    if isinstance(part, tuple):
-        return [(str(place), value) for place, value in enumerate(part)]
-    return [(field.name, getattr(part, field.name)) for field in fields(part)]
-
-
-def _replaced(part: Any, path: Sequence[str], value: Any) -> Any:
-    name, *rest = path
-    new = _replaced(dict(_parts(part))[name], rest, value) if rest else value
-    if isinstance(part, tuple):
-        return (*part[: int(name)], new, *part[int(name) + 1 :])
-    return replace(part, **{name: new})
 
 
 def ablate(

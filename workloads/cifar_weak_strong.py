@@ -35,4 +35,5 @@ workload = Workload(
         student_augmentation=Strong(operations=2, magnitude=20, cutout=12),
     ),
     steps=4000,
+    evaluate_every=500,
 )
