@@ -30,7 +30,7 @@ class Scaling(Enum):
     """Where the exponent of a map comes from; that of weights comes from their own largest."""
 
     DELAYED = auto()  # from the map of the step before: results are rounded once, as they come
-    CURRENT = auto()  # from the map itself: the product runs twice, or its sums wait somewhere
+    CURRENT = auto()  # from the map itself: its sums wait, on chip or in DDR, until all are there
     STATIC = auto()  # from the first map that was seen, for the whole run
 
 

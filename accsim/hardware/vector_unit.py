@@ -34,6 +34,7 @@ STEPS = {
     "pool": Step(("input",), ("output",)),  # running maximum
     "average": Step(("input",), ("output",)),
     "add": Step(("input",), ("output",)),  # of two maps
+    "narrow": Step(("input",), ("output",)),  # of sums, to the exponent of the largest of them
     # backward: the error of a step's output in, that of its input out; "input" is the step's own
     # or, in a chain, the saved input of the whole layer, of which the lanes make the others again
     "route": Step(("error", "input"), ("below",)),  # of a pool: to where its maximum is found again
@@ -90,6 +91,7 @@ class VectorUnitSpec:
     pool_cycles: int = 1
     average_cycles: int = 1
     add_cycles: int = 1
+    narrow_cycles: int = 1
     route_cycles: int = 1
     slope_cycles: int = 1
     spread_cycles: int = 1

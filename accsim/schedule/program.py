@@ -28,7 +28,7 @@ from accsim.network import (
     Node,
     Shape,
 )
-from accsim.numerics import EXPONENT_BYTES, RESIDUAL_BYTES, Numerics, WeightScaling
+from accsim.numerics import EXPONENT_BYTES, RESIDUAL_BYTES, Numerics, Scaling, WeightScaling
 from accsim.passes import Passes
 from accsim.schedule.allocation import (
     PAGE_BYTES,
@@ -143,6 +143,7 @@ class Program:
         self._outputs: dict[int, Tensor] = {}  # of the student's forward pass
         self._step_inputs: dict[tuple[int, str], tuple[Tensor, ...]] = {}  # of its vector steps
         self._logits: dict[str, Tensor] = {}
+        self._unrounded: list[tuple[Tensor, _Draft]] = []  # a map whose sums wait, what makes them
         self._copies: dict[Tensor, Tensor] = {}  # where the average of a teacher kept twice goes
         self._outlasting: set[Tensor] = set()  # what later steps read too
         self._logit_error: Tensor | None = None
@@ -348,6 +349,7 @@ class Program:
                         node.output.channels,
                         node.weights // node.output.channels,
                     ),
+                    rounds=node is not self.network.nodes[-1],
                 )  # fmt: skip
                 self._average_next(to_average)  # on the vector unit, under the product
             else:
@@ -541,14 +543,14 @@ class Program:
         m = samples * target_shape.height * target_shape.width
         self._draft(
             "student", node, "backward_data", samples, (error, master, *exponents), (below,), job,
-            gemm=(m, target_shape.channels, node.weights // target_shape.channels),
+            gemm=(m, target_shape.channels, node.weights // target_shape.channels), rounds=True,
         )  # fmt: skip
 
     def _backward_weight(self, node: Node, error: Tensor, samples: int) -> Tensor:
         source = self._outputs[node.inputs[0]]
         m, n = node.weights // node.output.channels, node.output.channels
-        word = self.numerics.word_bytes(self.numerics.gradient_bits)
-        gradient = self._tensor(f"student/{node.name}/gradient", "gradient", m * n * word, 1)
+        size_bytes = m * n * self._gradient_word_bytes
+        gradient = self._tensor(f"student/{node.name}/gradient", "gradient", size_bytes, 1)
         window = self._product_window(node)
 
         def job(use):
@@ -702,16 +704,48 @@ class Program:
         return Window(1, transposed=transposed)
 
     def _draft(
-        self, network, node, pass_name, samples, reads, writes, job, gemm=None, words=0, keeps=()
-    ) -> None:
+        self, network, node, pass_name, samples, reads, writes, job, gemm=None, words=0, keeps=(),
+        rounds=False,
+    ) -> None:  # fmt: skip
+        """The next operation; where it `rounds`, the exponent of what it writes is a new one."""
+        while self._unrounded and pass_name != "ema":  # averages may go on under a product
+            self._narrow(*self._unrounded.pop())
         unit = "pe_array" if gemm else "vector_unit"
         part = self._part(pass_name)
-        self._drafts.append(
-            _Draft(
-                network, node, pass_name, part, unit, samples, reads, writes, job, gemm, words,
-                keeps,
-            )
+        draft = _Draft(
+            network, node, pass_name, part, unit, samples, reads, writes, job, gemm, words, keeps
+        )
+        if rounds and self.numerics.scaling is Scaling.CURRENT:
+            for target in writes:
+                draft = self._widened(draft, target)
+                self._unrounded.append((target, draft))
+        self._drafts.append(draft)
+
+    def _widened(self, draft: _Draft, target: Tensor) -> _Draft:
+        """`draft` with its results as wide as they were summed, in place of those of `target`."""
+        size_bytes = self._words_of(target) * self.accelerator.pe_array.accumulator_bytes
+        sums = self._tensor(f"{target.name}_sums", "sums", size_bytes, target.samples)
+
+        def job(use):
+            def instead(tensor, *how, **more):
+                return use(sums if tensor is target else tensor, *how, **more)
+
+            return draft.job(instead)
+
+        return replace(draft, writes=(sums,), job=job)
+
+    def _narrow(self, target: Tensor, made: _Draft) -> None:
+        """Round the sums of `target`, all of which are there: the largest of them tells how far."""
+        self._sweep(
+            made.network, made.node, made.pass_name, ("narrow",), made.samples,
+            {"input": made.writes, "output": (target,)}, words=self._words_of(target), whole=True,
         )  # fmt: skip
+
+    def _words_of(self, target: Tensor) -> int:
+        """Words of a sample of a map."""
+        numerics = self.numerics
+        bits = numerics.error_bits if target.kind == "error" else numerics.activation_bits
+        return target.sample_bytes // numerics.word_bytes(bits)
 
     def _part(self, pass_name: str) -> str:
         """The part of the machine that a pass runs on."""
@@ -743,7 +777,7 @@ class Program:
         reads = (*streamed, *tensors["parameters"]) if held else streamed
         self._draft(
             network, node, pass_name, samples, reads, writes, job,
-            words=words * samples, keeps=keeps,
+            words=words * samples, keeps=keeps, rounds=chain not in (("pool",), ("narrow",)),
         )  # fmt: skip
 
     def operations(self) -> tuple[Operation, ...]:
@@ -842,8 +876,14 @@ class Program:
 
     def _summed_bytes(self, gradient: Tensor) -> int:
         """What a gradient takes while it is summed."""
-        word = self.numerics.word_bytes(self.numerics.gradient_bits)
+        word = self._gradient_word_bytes
         return gradient.size_bytes // word * max(word, SUM_BYTES)
+
+    @property
+    def _gradient_word_bytes(self) -> int:
+        """As the product leaves it: with exact scaling its sums, which the update rounds."""
+        exact = self.numerics.scaling is Scaling.CURRENT
+        return SUM_BYTES if exact else self.numerics.word_bytes(self.numerics.gradient_bits)
 
     def _fits_a_slot(self, gradient: Tensor) -> bool:
         """Whether a gradient stays in the gradient buffer until its update."""

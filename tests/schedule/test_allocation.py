@@ -16,7 +16,7 @@ from accsim.hardware import boards
 from accsim.hardware.buffer import Buffer, BufferSpec, BuffersSpec
 from accsim.hardware.dma import DmaSpec
 from accsim.network import Shape
-from accsim.numerics import Numerics, WeightScaling
+from accsim.numerics import Numerics, Scaling, WeightScaling
 from accsim.passes import Passes
 from accsim.schedule import (
     AlternateTeacher,
@@ -439,7 +439,11 @@ def test_no_machine_moves_bytes_that_are_still_wanted(seed):
         network,
         machine,
         rng.choice([OutputStationary(), WeightStationary()]),
-        Numerics(error_feedback=True, weight_scaling=rng.choice(list(WeightScaling))),
+        Numerics(
+            error_feedback=True,
+            weight_scaling=rng.choice(list(WeightScaling)),
+            scaling=Scaling.CURRENT if seed % 3 == 0 else Scaling.DELAYED,
+        ),
         rng.random() < 0.5,
     )
     _, transfers, tiles = heard(operations, machine)

@@ -21,10 +21,11 @@ from accsim.network import (
     Network,
     Shape,
 )
-from accsim.numerics import Numerics, WeightScaling
+from accsim.numerics import Numerics, Scaling, WeightScaling
 from accsim.passes import Passes
 from accsim.schedule.deferred_writeback import DeferredWriteback
 from accsim.schedule.layerwise_ema import LayerwiseEma
+from accsim.schedule.overlapped_ema import OverlappedEma
 from accsim.schedule.program import macs_by_label
 from accsim.schedule.separate_ema import SeparateEma
 
@@ -306,6 +307,60 @@ def test_exponents_of_outputs_take_a_byte_each_where_weights_are_narrowed(schedu
     }
     assert exponents == expected | ({"ema": (0, 5)} if separate else {})
     assert counts == plain
+
+
+def test_with_exact_scaling_the_sums_of_every_map_go_to_memory_and_come_back(lower, machine):
+    """4 bytes a word there and back, and the bytes of before.
+
+    The logits and their error are not narrowed map by map.
+    """
+    plain = moved(lower(SeparateEma(), machine, STEP))
+    counts = moved(lower(SeparateEma(), machine, STEP, numerics=Numerics(scaling=Scaling.CURRENT)))
+    sums = {key[0]: counts.pop(key) for key in list(counts) if key[1] == "sums"}
+    assert sums == {
+        "teacher_forward": (2 * (32 + 8) * 4,) * 2,
+        "student_forward": (3 * (32 + 8) * 4,) * 2,
+        "backward_data": (2 * (8 + 32) * 4,) * 2,
+    }
+    assert counts == plain
+    fixed = lower(SeparateEma(), machine, STEP, numerics=Numerics(scaling=Scaling.STATIC))
+    assert moved(fixed) == plain
+
+
+@pytest.mark.parametrize("schedule", [LayerwiseEma(), OverlappedEma()])
+@pytest.mark.parametrize("resident_bytes", [0, 1 << 20])
+def test_with_exact_scaling_a_map_is_rounded_when_all_its_sums_are_there(
+    schedule, resident_bytes, lower, machine
+):
+    """In the next pass of the vector unit, but for averages, which a product hides."""
+    machine = replace(machine, buffers=replace(machine.buffers, resident_bytes=resident_bytes))
+    operations = lower(schedule, machine, STEP, numerics=Numerics(scaling=Scaling.CURRENT))
+    found, made = 0, {}
+    for index, operation in enumerate(operations):
+        first = operation.tiles[0]
+        waits = {load.tensor: load.needs_bytes for load in first.loads} | dict(first.needs)
+        for tensor, needs_bytes in waits.items():
+            if tensor.kind == "sums":
+                found += 1
+                assert needs_bytes == tensor.size_bytes
+                assert {o.pass_name for o in operations[made[tensor] + 1 : index]} <= {"ema"}
+                words = tensor.size_bytes // 4
+                assert sum(tile.vector_operations for tile in operation.tiles) == words
+        for tensor, _ in (*operation.writes, *operation.on_chip):
+            made.setdefault(tensor, index)
+    assert found == 2 + 2 + 2  # conv and norm of teacher and student, errors below fc and norm
+
+
+def test_with_exact_scaling_narrow_gradients_travel_as_they_were_summed(lower, small_machine):
+    """The update rounds them: a gradient of 8 bits takes 4 bytes, where it leaves the chip."""
+    network = Network("wide", Shape(1, 1, 64), (Linear("fc", 32),))
+    sizes = {}
+    for scaling in (Scaling.DELAYED, Scaling.CURRENT):
+        numerics = Numerics(gradient_bits=8, scaling=scaling)
+        operations = lower(SeparateEma(), small_machine, STEP, network=network, numerics=numerics)
+        sizes[scaling] = moved(operations)["update", "gradient"]
+    words = 64 * 32
+    assert sizes == {Scaling.DELAYED: (words, 0), Scaling.CURRENT: (4 * words, 0)}
 
 
 def test_tiles_move_the_bytes_of_their_operation(lower, machine):
