@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from accsim import __version__, ablation, fit, gemm, layers, memory, step_trace
+from accsim.comparison import compare, told
 from accsim.data import DataError, available
 from accsim.hardware import boards as board_presets
 from accsim.hardware.accelerator import AcceleratorSpec
@@ -26,10 +27,11 @@ from accsim.report.ablation import ablation_table
 from accsim.report.answer import summary_table
 from accsim.report.comparison import compare_table
 from accsim.report.twin import twin_table
-from accsim.run import Status, compare, open_dataset, run, told, twin
+from accsim.run import Status, open_dataset, run
 from accsim.schedule import SCHEDULES, DeferredWriteback, LayerwiseEma, SeparateEma
 from accsim.schedule.base import Schedule
 from accsim.setting import with_settings
+from accsim.twin import twin
 from accsim.workload import Workload, WorkloadError, read_file, read_workload
 
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -95,6 +97,15 @@ def experiment(command):
     return command
 
 
+def experiments(command):
+    """The same for commands that run a workload many times."""
+    return experiment(
+        click.option(
+            "--resume", is_flag=True, help="Go on with the runs that are missing after a stop."
+        )(command)
+    )
+
+
 class Command(click.Command):
     """A command that tells a wrong option in one sentence, as it does any other mistake."""
 
@@ -133,7 +144,7 @@ def run_command(workload, settings, steps, seed, out, data, quiet, resume):
 
 
 @main.command("compare")
-@experiment
+@experiments
 @click.option(
     "--schedules",
     help="Schedules to compare, such as 'LayerwiseEma,DeferredWriteback(every=16)'.  [default: the "
@@ -142,7 +153,7 @@ def run_command(workload, settings, steps, seed, out, data, quiet, resume):
 @click.option(
     "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs a schedule."
 )
-def compare_command(workload, settings, steps, seed, out, data, quiet, schedules, seeds):
+def compare_command(workload, settings, steps, seed, out, data, quiet, resume, schedules, seeds):
     """Run WORKLOAD under several schedules and set them side by side."""
     with told_in_one_sentence():
         names = read_file(workload)
@@ -151,7 +162,7 @@ def compare_command(workload, settings, steps, seed, out, data, quiet, schedules
         out = out or Path("reports") / f"{workload.stem}_compare"
         dataset = announced(chosen, data)
         with progress(chosen.steps * len(rivals) * seeds, quiet) as on_step:
-            rows = compare(chosen, rivals, out, dataset, on_step, seeds)
+            rows = compare(chosen, rivals, out, dataset, on_step, seeds, resume)
     if not quiet:
         wide.print(compare_table(rows))
         for row in rows:
@@ -160,7 +171,7 @@ def compare_command(workload, settings, steps, seed, out, data, quiet, schedules
 
 
 @main.command("ablate")
-@experiment
+@experiments
 @click.option(
     "--over",
     multiple=True,
@@ -168,7 +179,7 @@ def compare_command(workload, settings, steps, seed, out, data, quiet, schedules
     "[default: the file's `over`]",
 )
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs a value.")
-def ablate_command(workload, settings, steps, seed, out, data, quiet, over, seeds):
+def ablate_command(workload, settings, steps, seed, out, data, quiet, resume, over, seeds):
     """Run WORKLOAD with several values of a choice; show accuracy, skipped work and cost."""
     with told_in_one_sentence():
         names = read_file(workload)
@@ -179,23 +190,23 @@ def ablate_command(workload, settings, steps, seed, out, data, quiet, over, seed
         dataset = announced(chosen, data)
         runs = seeds * prod(len(choice.values) for choice in choices)
         with progress(chosen.steps * runs, quiet) as on_step:
-            rows = ablation.ablate(chosen, choices, seeds, out, dataset, on_step)
+            rows = ablation.ablate(chosen, choices, seeds, out, dataset, on_step, resume)
     if not quiet:
         wide.print(ablation_table([choice.name for choice in choices], rows))
     click.echo(out / "README.md")
 
 
 @main.command("twin")
-@experiment
+@experiments
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each.")
-def twin_command(workload, settings, steps, seed, out, data, quiet, seeds):
+def twin_command(workload, settings, steps, seed, out, data, quiet, resume, seeds):
     """Run WORKLOAD in fixed point and in torch's float32; show what rounding costs in accuracy."""
     with told_in_one_sentence():
         chosen = overridden(read_workload(workload), settings, steps, seed)
         out = out or Path("reports") / f"{workload.stem}_twin"
         dataset = announced(chosen, data)
         with progress(2 * chosen.steps * seeds, quiet) as on_step:
-            runs = twin(chosen, out, dataset, on_step, seeds)
+            runs = twin(chosen, out, dataset, on_step, seeds, resume)
     if not quiet:
         console.print(twin_table(runs))
     click.echo(out / "README.md")

@@ -1,7 +1,7 @@
 """Choices of a workload over several values and seeds: what they gain, what they cost."""
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -12,7 +12,8 @@ from accsim.report.ablation import write_ablation
 from accsim.report.comparison import PLACES, reached
 from accsim.report.folder import require_place
 from accsim.report.tables import KINDS, accuracy_curves
-from accsim.run import Status, simulate
+from accsim.run import Result
+from accsim.series import OnStep, finished
 from accsim.setting import changed, place_of
 from accsim.workload import Workload, WorkloadError
 
@@ -60,16 +61,18 @@ def ablate(
     seeds: int,
     out: Path,
     dataset: Dataset,
-    on_step: Callable[[Status], None] = lambda status: None,
+    on_step: OnStep = lambda status: None,
+    resume: bool = False,
 ) -> list[dict[str, Any]]:
     """Run `workload` with every combination of the choices' values and every seed; the rows.
 
     Seeds are the workload's own and those after it. Runs of one seed differ in nothing but the
-    choices, so gains are told seed by seed. Raises WorkloadError for a value that cannot be,
+    choices, so gains are told seed by seed. With `resume` runs that an earlier ablation finished
+    before it was stopped are not run again. Raises WorkloadError for a value that cannot be,
     before the first run, and as `run` does. Accuracies at equal time and energy are those when the
     run that ends first has ended.
     """
-    require_place(out, "ablation.json")
+    out = require_place(out, "ablation.json")
     variants = []
     for values in product(*(one.values for one in over)):
         changed = workload
@@ -77,34 +80,37 @@ def ablate(
             changed = one.on(changed, value)
         variants += [(values, replace(changed, seed=workload.seed + n)) for n in range(seeds)]
     names = [one.name for one in over]
-    rows, curves = [], []
-    for values, variant in variants:
-        result = simulate(variant, dataset, on_step)
-        cost, accuracy = result.summary["cost"], result.summary["accuracy"]
-        steps = result.tables.steps
-        curves.append(accuracy_curves(result.tables))
-        taken = int((steps["labelled_samples"] + steps["unlabelled_samples"]).sum())
-        rows.append(
-            {
-                **dict(zip(names, values, strict=True)),
-                "seed": variant.seed,
-                "student_accuracy": accuracy["student"],
-                "teacher_accuracy": accuracy["teacher"],
-                "backward_share": int(steps["backward_samples"].sum()) / taken,
-                "cycles": cost["cycles"],
-                "seconds": cost["seconds"],
-                "joules": cost["joules"],
-                "ddr_bytes": cost["ddr_read_bytes"] + cost["ddr_write_bytes"],
-                "frames_dropped": cost["frames_dropped"],
-                **_accepted_shares(result.summary["gate"]),
-            }
-        )
-    for place, name in PLACES.items():
-        first_end = min(curve[place].max() for curve in curves)
-        for row, curve in zip(rows, curves, strict=True):
-            row[name] = reached(curve, place, first_end)
-    write_ablation(out, names, rows)
+    with finished([one for _, one in variants], out, dataset, on_step, resume) as results:
+        rows = [
+            dict(zip(names, values, strict=True)) | _run_of(result)
+            for (values, _), result in zip(variants, results, strict=True)
+        ]
+        curves = [accuracy_curves(result.tables) for result in results]
+        for place, name in PLACES.items():
+            first_end = min(curve[place].max() for curve in curves)
+            for row, curve in zip(rows, curves, strict=True):
+                row[name] = reached(curve, place, first_end)
+        write_ablation(out, names, rows)
     return rows
+
+
+def _run_of(result: Result) -> dict[str, Any]:
+    """One run's seed and measures."""
+    cost, accuracy = result.summary["cost"], result.summary["accuracy"]
+    steps = result.tables.steps
+    taken = int((steps["labelled_samples"] + steps["unlabelled_samples"]).sum())
+    return {
+        "seed": result.summary["seed"],
+        "student_accuracy": accuracy["student"],
+        "teacher_accuracy": accuracy["teacher"],
+        "backward_share": int(steps["backward_samples"].sum()) / taken,
+        "cycles": cost["cycles"],
+        "seconds": cost["seconds"],
+        "joules": cost["joules"],
+        "ddr_bytes": cost["ddr_read_bytes"] + cost["ddr_write_bytes"],
+        "frames_dropped": cost["frames_dropped"],
+        **_accepted_shares(result.summary["gate"]),
+    }
 
 
 def _accepted_shares(gate: dict[str, dict[str, int]]) -> dict[str, float | None]:

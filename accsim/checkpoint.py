@@ -45,12 +45,7 @@ class RecordedLearner(Learner):
         self, learner: Learner, workload: Workload, dataset: Dataset, path: Path, resume: bool
     ):
         self.learner, self.workload, self.path = learner, workload, path
-        self.origin = {
-            "version": [__version__, _digest_of_code()],
-            "data": _digest_of_data(dataset),
-            "start": _digest_of_start(workload),
-            "workload": json.loads(json.dumps(describe(workload))),
-        }
+        self.origin = origin_of(workload, digest_of_data(dataset))
         self.stretches: list[bytes] = []  # answers between one checkpoint and the next, pickled
         self.answers: list[Any] = []  # since the last
         self.told: deque[Any] = deque()  # answers of the run that is resumed, not yet given again
@@ -75,11 +70,7 @@ class RecordedLearner(Learner):
             return
         self.stretches.append(pickle.dumps(self.answers))
         self.answers = []
-        payload = pickle.dumps((self.stretches, self._packed()))
-        header = {**self.origin, "sha256": hashlib.sha256(payload).hexdigest()}
-        with replaced_file(self.path) as file:
-            file.write(json.dumps(header).encode() + b"\n")
-            file.write(payload)
+        write_sealed(self.path, self.origin, pickle.dumps((self.stretches, self._packed())))
 
     def _answer(self, ask: Callable[[], Any]) -> Any:
         if self.told:
@@ -103,29 +94,56 @@ class RecordedLearner(Learner):
         return file.getvalue()
 
     def _load(self) -> None:
-        try:
-            header, payload = self.path.read_bytes().split(b"\n", 1)
-            origin = json.loads(header)
-            whole = origin.pop("sha256") == hashlib.sha256(payload).hexdigest()
-        except FileNotFoundError as error:
-            raise WorkloadError(
-                f"--resume needs checkpoint {self.path}, but there is no such file"
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError):
-            whole = False
-        if not whole:
-            raise WorkloadError(f"checkpoint {self.path} must be whole, but is damaged; start anew")
-        if origin != self.origin:
-            raise WorkloadError(
-                f"checkpoint {self.path} must be of the same {_difference(self.origin, origin)} "
-                "as this run; start anew"
-            )
+        if not self.path.exists():
+            raise WorkloadError(f"--resume needs checkpoint {self.path}, but there is no such file")
+        origin, payload = read_sealed(self.path)
+        require_same(self.path, self.origin, origin)
         self.stretches, packed = pickle.loads(payload)
         unpickler = pickle.Unpickler(io.BytesIO(packed))
         unpickler.persistent_load = lambda name: getattr(self.workload, name)  # type: ignore[method-assign]
         vars(self.learner).update(unpickler.load())
         for stretch in self.stretches:
             self.told.extend(pickle.loads(stretch))
+
+
+def origin_of(workload: Workload, data: str) -> dict[str, Any]:
+    """What a run's results follow from; `data` is the digest of its data set."""
+    return {
+        "version": [__version__, _digest_of_code()],
+        "data": data,
+        "start": _digest_of_start(workload),
+        "workload": json.loads(json.dumps(describe(workload))),
+    }
+
+
+def write_sealed(path: Path, origin: dict[str, Any], payload: bytes) -> None:
+    """Write file `path`, whole or not at all: `origin` in a line of JSON, then the payload."""
+    header = {**origin, "sha256": hashlib.sha256(payload).hexdigest()}
+    with replaced_file(path) as file:
+        file.write(json.dumps(header).encode() + b"\n")
+        file.write(payload)
+
+
+def read_sealed(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Origin and payload of such a file; WorkloadError for one that is damaged."""
+    try:
+        header, payload = path.read_bytes().split(b"\n", 1)
+        origin = json.loads(header)
+        whole = origin.pop("sha256") == hashlib.sha256(payload).hexdigest()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise WorkloadError(f"{path} must be whole, but is damaged; delete it to start anew")
+    return origin, payload
+
+
+def require_same(path: Path, mine: dict[str, Any], its: dict[str, Any]) -> None:
+    """Raise WorkloadError unless file `path` is of the same origin as this run."""
+    if mine != its:
+        raise WorkloadError(
+            f"{path} must be of the same {_difference(mine, its)} as this run; delete it to start "
+            "anew"
+        )
 
 
 def _difference(mine: dict[str, Any], its: dict[str, Any]) -> str:
@@ -145,7 +163,8 @@ def _digest_of_code() -> str:
     return digest.hexdigest()
 
 
-def _digest_of_data(dataset: Dataset) -> str:
+def digest_of_data(dataset: Dataset) -> str:
+    """Of every image and label."""
     digest = hashlib.sha256()
     for each in (dataset, *dataset.others.values()):
         for array in (each.train_images, each.train_labels, each.test_images, each.test_labels):

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,12 @@ from accsim.kernels import norm
 from accsim.kernels.augment import IMAGE_BITS, PixelScale
 from accsim.kernels.fixed_point import random_key
 from accsim.network import Network
-from accsim.report.comparison import write_comparison
 from accsim.report.folder import require_place
 from accsim.report.page import write_report
 from accsim.report.suspicion import suspicions
-from accsim.report.tables import COLUMNS, Tables, accuracy_curves, real_time, stream_accuracy
-from accsim.report.twin import FIXED, FLOAT, write_twin
+from accsim.report.tables import COLUMNS, Tables, real_time, stream_accuracy
 from accsim.schedule import SeparateEma
-from accsim.schedule.base import Schedule
-from accsim.training.base import Algorithm, Check, Learner, Outcome
+from accsim.training.base import Check, Learner, Outcome
 from accsim.training.counters import KINDS, Counters
 from accsim.training.deployed import Deployed
 from accsim.training.parameters import Map
@@ -95,7 +92,7 @@ def simulate(
 
 def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
     started = time.perf_counter()
-    with _misfits():
+    with misfits():
         _check_fit(workload, dataset)
         clock = StepClock(
             workload.network,
@@ -137,7 +134,7 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
         if deployed:  # test, then train
             right.update(_right_on_frames(batch, (learner, deployed)))
-        with _misfits(norm.DivergedError, f"step {step}: "):
+        with misfits(norm.DivergedError, f"step {step}: "):
             outcome = learner.step(batch)  # values: which passes ran, on how many samples
         updates += not outcome.passes.rejected
         cost = clock.charge(outcome.passes, max(updates, 1))  # cycles, joules; advances its time
@@ -210,124 +207,6 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
     return Result(summary, tables, host, learner.trained())
 
 
-def compare(
-    workload: Workload,
-    schedules: Sequence[Schedule],
-    out: Path,
-    dataset: Dataset,
-    on_step=lambda status: None,
-    seeds: int = 1,
-) -> list[dict[str, Any]]:
-    """Run one workload under several schedules and write them side by side; the rows written.
-
-    With `seeds` above 1 each runs with so many seeds from the workload's own on: figures are means,
-    accuracies have standard deviations, and bytes are told apart for the first seed.
-    """
-    require_place(out, "compare.json")
-    rows = []
-    for schedule in schedules:
-        results = []
-        for number in range(seeds):
-            with _misfits():
-                rival = replace(workload, schedule=schedule, seed=workload.seed + number)
-            results.append(simulate(rival, dataset, on_step))
-        accuracies = pd.DataFrame([result.summary["accuracy"] for result in results])
-        costs = pd.DataFrame([result.summary["cost"] for result in results])
-        rows.append(
-            {
-                "schedule": told(schedule),
-                "explanation": schedule.explain(),
-                "seeds": seeds,
-                **_mean_and_spread("student_accuracy", accuracies["student"]),
-                **_mean_and_spread("teacher_accuracy", accuracies["teacher"]),
-                "tensors": results[0].tables.tensors,
-                "critical_path": pd.DataFrame(results[0].summary["critical_path"]),
-                **{key: results[0].summary[key] for key in ("mechanism_cycles", "dram_counts")},
-                "curves": [accuracy_curves(result.tables) for result in results],
-                **{key: round(costs[key].mean()) for key in WHOLE},
-                **{key: int(costs[key].max()) for key in PEAKS},
-                **{key: float(costs[key].mean()) for key in ("seconds", "joules")},
-            }
-        )
-    write_comparison(out, rows, {row["schedule"]: row["explanation"] for row in rows})
-    return rows
-
-
-def twin(
-    workload: Workload,
-    out: Path,
-    dataset: Dataset,
-    on_step=lambda status: None,
-    seeds: int = 1,
-) -> list[dict[str, Any]]:
-    """Run one workload in float32 and in fixed point and write them side by side; the runs written.
-
-    With `seeds` above 1 each runs with so many seeds from the workload's own on. Raises
-    WorkloadError for a rule or a schedule that has no twin and where torch is not installed.
-    """
-    require_place(out, "twin.json")
-    runs = []
-    for number in range(seeds):
-        for arithmetic, rule in (
-            (FLOAT, _in_float(workload.algorithm)),
-            (FIXED, workload.algorithm),
-        ):
-            rival = replace(workload, algorithm=rule, seed=workload.seed + number)
-            result = simulate(rival, dataset, on_step)
-            accuracy, steps = result.summary["accuracy"], result.tables.steps
-            frames = int(steps["unlabelled_samples"].sum())
-            runs.append(
-                {
-                    "seed": rival.seed,
-                    "arithmetic": arithmetic,
-                    "student_accuracy": accuracy["student"],
-                    "teacher_accuracy": accuracy["teacher"],
-                    "accepted_share": int(steps["accepted"].sum()) / frames if frames else None,
-                    **{
-                        f"{network}_accuracy_under {shift}": found.get(network)
-                        for shift, found in accuracy["shifted"].items()
-                        for network in ("student", "teacher")
-                    },
-                    "curve": accuracy_curves(result.tables),
-                }
-            )
-    write_twin(out, runs, describe(workload))
-    return runs
-
-
-def _in_float(rule: Algorithm) -> Algorithm:
-    try:
-        from accsim.training.float_learner import InFloat
-    except ModuleNotFoundError as error:
-        raise WorkloadError(
-            "float32 needs torch, which is not installed: pip install -c constraints.txt "
-            "-e '.[float]'"
-        ) from error
-    with _misfits():
-        return InFloat(rule=rule)  # type: ignore[arg-type]
-
-
-WHOLE = ("cycles", "ddr_read_bytes", "ddr_write_bytes", "frames_dropped")
-PEAKS = ("peak_ddr_bytes", "peak_on_chip_bytes")
-
-
-def _mean_and_spread(name: str, values: pd.Series) -> dict[str, float | None]:
-    """Mean and sample deviation, None where there is none: no teacher, one seed."""
-    numbers = values.astype("float64")
-    found = {name: numbers.mean(), f"{name}_std": numbers.std(ddof=1)}
-    return {key: None if pd.isna(value) else float(value) for key, value in found.items()}
-
-
-def told(schedule: Schedule) -> str:
-    """A schedule as the command line names it: ``AlternateTeacher(LayerwiseEma, every=2)``."""
-    settings = {f.name: getattr(schedule, f.name) for f in fields(schedule)}
-    choices = ", ".join(
-        told(value) if isinstance(value, Schedule) else f"{name}={value}"
-        for name, value in settings.items()
-    )
-    return schedule.name + (f"({choices})" if choices else "")
-
-
 def open_dataset(
     workload: Workload, folder: Path | None, on_progress: Progress | None = None
 ) -> Dataset:
@@ -354,7 +233,7 @@ def open_dataset(
 
 
 @contextmanager
-def _misfits(kind: type[Exception] = ValueError, where: str = "") -> Iterator[None]:
+def misfits(kind: type[Exception] = ValueError, where: str = "") -> Iterator[None]:
     """Choices that do not fit each other are the workload's author's to mend."""
     try:
         yield

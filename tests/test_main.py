@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from accsim.__main__ import main, parsed_schedules
-from accsim.run import told
+from accsim.comparison import told
 from accsim.schedule import AlternateTeacher, GradientAccumulation, LayerwiseEma, SeparateEma
 
 
@@ -233,6 +233,17 @@ def mistakes():
         ),
         ("no such file", lambda w, t: ["run", t / "none.py"], "there is no such file"),
         ("no workload", lambda w, t: ["run", written(t, "steps = 3\n")], "must define `workload"),
+        ("unknown field", lambda w, t: ["run", w(), "--set", "label=3"], "--set must name a field"),
+        (
+            "impossible value",
+            lambda w, t: ["twin", w(), "--set", "labels=0"],
+            "--set labels=0: labels must be at least 1, not 0",
+        ),
+        (
+            "nothing to resume",
+            lambda w, t: ["compare", w(), "--resume"],
+            "--resume needs finished runs in",
+        ),
         ("no checkpoint", lambda w, t: ["run", w(), "--resume"], "there is no such file"),
         ("syntax error", lambda w, t: ["run", written(t, "\nx = (\n")], "line 2"),
         ("failing file", lambda w, t: ["run", written(t, "\n\nx = undefined\n")], "in line 3"),
@@ -356,11 +367,12 @@ def test_a_mistake_gets_one_sentence(arguments, words, write_workload, tmp_path,
 def test_twins_are_told_in_a_table_and_written(write_workload, tmp_path):
     pytest.importorskip("torch")
     out = tmp_path / "twin"
-    ran = call("twin", write_workload(), "--steps", 2, "--out", out)
+    ran = call("twin", write_workload(), "--set", "steps=2", "--set", "flip=True", "--out", out)
     assert ran.exit_code == 0, ran.output
     assert re.search(r"teacher accuracy .*%.*%.*points", ran.output)
-    runs = json.loads((out / "twin.json").read_text())["runs"]
-    assert [run["arithmetic"] for run in runs] == ["float32", "fixed point"]
+    told = json.loads((out / "twin.json").read_text())
+    assert [run["arithmetic"] for run in told["runs"]] == ["float32", "fixed point"]
+    assert (told["workload"]["steps"], told["workload"]["data"]["flip"]) == (2, True)
 
 
 def test_without_torch_a_twin_says_what_to_install(write_workload, tmp_path, monkeypatch):

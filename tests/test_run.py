@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from accsim import energy, engine
+from accsim.comparison import compare, told
 from accsim.data import DataError, load, load_folder
 from accsim.data.corruption import Fog
 from accsim.data.disturbance import WHEN, AtRandom, Disturbance, During
@@ -17,7 +18,7 @@ from accsim.data.stream import DISTURBANCES
 from accsim.kernels.fixed_point import random_key
 from accsim.ledger import LedgerError
 from accsim.report.tables import KINDS
-from accsim.run import compare, open_dataset, run, simulate, told
+from accsim.run import open_dataset, run, simulate
 from accsim.schedule import (
     AlternateTeacher,
     DeferredWriteback,

@@ -1,0 +1,140 @@
+"""Runs of several workloads: each is kept as it ends, so that what was stopped goes on.
+
+A folder holds a file for every finished run, named by its seed and a digest of all choices of its
+workload, and the checkpoint of every run that has begun. Results are read back from these files,
+whether they were just written or long ago.
+
+The files are pickles: resume from your own alone.
+"""
+
+import hashlib
+import json
+import pickle
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accsim.checkpoint import (
+    digest_of_data,
+    origin_of,
+    read_sealed,
+    require_same,
+    write_sealed,
+)
+from accsim.data import Dataset
+from accsim.run import Result, Status, simulate
+from accsim.workload import Workload, WorkloadError
+
+OnStep = Callable[[Status], None]
+
+
+def runs_of(out: Path) -> Path:
+    """The folder beside report folder `out` that its runs are kept in."""
+    return out.with_name(f"{out.name}.runs")
+
+
+@contextmanager
+def finished(
+    workloads: Sequence[Workload],
+    out: Path,
+    dataset: Dataset,
+    on_step: OnStep,
+    resume: bool,
+) -> Iterator[list[Result]]:
+    """The results of runs that one report is made of; the block writes it to `out`.
+
+    When the block ends well the kept runs go. With `resume` those that are there are not run again.
+    Raises WorkloadError where none are, and as `run_all`.
+    """
+    folder = runs_of(out)
+    if resume and not folder.is_dir():
+        raise WorkloadError(
+            f"--resume needs finished runs in {folder}, but there is no such folder"
+        )
+    yield run_all(workloads, folder, dataset, on_step, resume)
+    shutil.rmtree(folder)
+
+
+def run_all(
+    workloads: Sequence[Workload],
+    folder: Path,
+    dataset: Dataset,
+    on_step: OnStep = lambda status: None,
+    resume: bool = True,
+    any_code: bool = False,
+) -> list[Result]:
+    """The result of every workload, without counters and trained network; runs what is not kept.
+
+    `on_step` is called once for every step of every workload, of those that are kept too. With
+    `any_code` a run may have been kept by other sources of the same version. Raises WorkloadError
+    for a kept file that is damaged, or of another version or data set, and as `simulate`.
+    """
+    data = digest_of_data(dataset)
+    places = [
+        Place(folder, workload, origin_of(workload, data), any_code) for workload in workloads
+    ]
+    kept = {place.path for place in places if resume and place.path.exists()}
+    for place in places:
+        if place.path in kept:
+            place.repeat(on_step)
+    folder.mkdir(exist_ok=True)
+    try:
+        for place in places:
+            if place.path not in kept:
+                place.run(dataset, on_step, resume)
+    finally:
+        with suppress(OSError):  # nothing came of it: nothing is left
+            folder.rmdir()
+    return [place.read() for place in places]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one run is kept, and what it follows from."""
+
+    folder: Path
+    workload: Workload
+    origin: dict[str, Any]
+    any_code: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file, such as ``seed0-25d83c5c1f6ad60a.run``."""
+        choices = json.dumps(self.origin["workload"], sort_keys=True).encode()
+        name = f"seed{self.workload.seed}-{hashlib.sha256(choices).hexdigest()[:16]}.run"
+        return self.folder / name
+
+    def run(self, dataset: Dataset, on_step: OnStep, resume: bool) -> None:
+        """Simulate it, from its checkpoint if there is one and `resume`, and keep the result."""
+        checkpoint = self.path.with_suffix(".checkpoint")
+        resume = resume and checkpoint.exists()
+        self.keep(simulate(self.workload, dataset, on_step, checkpoint, resume))
+        checkpoint.unlink(missing_ok=True)
+
+    def keep(self, result: Result) -> None:
+        """Write what reports of several runs are made of; OSError for a full disk."""
+        counters = result.tables.counters
+        tables = replace(result.tables, counters=counters[:0])
+        write_sealed(self.path, self.origin, pickle.dumps((result.summary, tables, result.host)))
+
+    def read(self) -> Result:
+        """What was kept; WorkloadError for a damaged file, and for one of another origin."""
+        its, payload = read_sealed(self.path)
+        mine = self.origin
+        if self.any_code:
+            mine = {**mine, "version": [mine["version"][0], its["version"][1]]}
+        require_same(self.path, mine, its)
+        summary, tables, host = pickle.loads(payload)
+        return Result(summary, tables, host, network=None)
+
+    def repeat(self, on_step: OnStep) -> None:
+        """Tell every step of a kept run again."""
+        result = self.read()
+        accuracy, cost = result.summary["accuracy"], result.summary["cost"]
+        best = accuracy["student"] if accuracy["teacher"] is None else accuracy["teacher"]
+        steps = self.workload.steps
+        for step in range(1, steps + 1):
+            on_step(Status(step, steps, best, cost["seconds"], cost["joules"]))
