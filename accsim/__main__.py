@@ -26,7 +26,9 @@ from accsim.replaced_file import replaced_file
 from accsim.report.ablation import ablation_table
 from accsim.report.answer import summary_table
 from accsim.report.comparison import compare_table
+from accsim.report.rows import rows_table
 from accsim.report.twin import twin_table
+from accsim.rows import different_runs, read_rows, tabulate
 from accsim.run import Status, open_dataset, run
 from accsim.schedule import SCHEDULES, DeferredWriteback, LayerwiseEma, SeparateEma
 from accsim.schedule.base import Schedule
@@ -209,6 +211,28 @@ def twin_command(workload, settings, steps, seed, out, data, quiet, resume, seed
             runs = twin(chosen, out, dataset, on_step, seeds, resume)
     if not quiet:
         console.print(twin_table(runs))
+    click.echo(out / "README.md")
+
+
+@main.command("table")
+@click.argument("rows", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the table to write.")
+@DATA_OPTION
+@click.option("--kept", is_flag=True, help="Run nothing; leave rows out that miss a run.")
+@click.option("--quiet", is_flag=True, help="Print the table's path and nothing else.")
+def table_command(rows, out, data, kept, quiet):
+    """Run what is missing of the rows of a file, in fixed point and in float32; write their table.
+
+    Finished runs are kept in a folder beside the table's, named with .runs at its end.
+    """
+    with told_in_one_sentence():
+        listed = read_rows(rows)
+        out = out or Path("reports") / rows.stem
+        steps = sum(run.steps for run in different_runs(listed))
+        with progress(steps, quiet) as on_step:
+            found = tabulate(listed, out, lambda one: announced(one, data), on_step, kept)
+    if not quiet:
+        wide.print(rows_table(found))
     click.echo(out / "README.md")
 
 

@@ -47,58 +47,59 @@ def finished(
     """The results of runs that one report is made of; the block writes it to `out`.
 
     When the block ends well the kept runs go. With `resume` those that are there are not run again.
-    Raises WorkloadError where none are, and as `run_all`.
+    Raises WorkloadError where none are, and as `run_missing`.
     """
     folder = runs_of(out)
     if resume and not folder.is_dir():
         raise WorkloadError(
             f"--resume needs finished runs in {folder}, but there is no such folder"
         )
-    yield run_all(workloads, folder, dataset, on_step, resume)
+    places = places_of(workloads, folder, dataset)
+    run_missing(places, dataset, on_step, resume)
+    yield [place.read() for place in places]
     shutil.rmtree(folder)
 
 
-def run_all(
-    workloads: Sequence[Workload],
-    folder: Path,
+def places_of(
+    workloads: Sequence[Workload], folder: Path, dataset: Dataset, any_code: bool = False
+) -> list["Place"]:
+    """Where the run of each workload on this data set is kept."""
+    data = digest_of_data(dataset)
+    return [Place(folder, one, origin_of(one, data), any_code) for one in workloads]
+
+
+def run_missing(
+    places: Sequence["Place"],
     dataset: Dataset,
     on_step: OnStep = lambda status: None,
     resume: bool = True,
-    any_code: bool = False,
-) -> list[Result]:
-    """The result of every workload, without counters and trained network; runs what is not kept.
+) -> None:
+    """Run what is not kept, and keep it; all of it without `resume`.
 
-    `on_step` is called once for every step of every workload, of those that are kept too. With
-    `any_code` a run may have been kept by other sources of the same version. Raises WorkloadError
-    for a kept file that is damaged, or of another version or data set, and as `simulate`.
+    `on_step` is called once for every step of every run, of those that are kept too. Raises
+    WorkloadError as `Place.read` and as `simulate`.
     """
-    data = digest_of_data(dataset)
-    places = [
-        Place(folder, workload, origin_of(workload, data), any_code) for workload in workloads
-    ]
-    kept = {place.path for place in places if resume and place.path.exists()}
-    for place in places:
-        if place.path in kept:
-            place.repeat(on_step)
-    folder.mkdir(exist_ok=True)
+    kept = [place for place in places if resume and place.path.exists()]
+    for place in kept:
+        place.repeat(on_step)
+    places[0].folder.mkdir(exist_ok=True)
     try:
         for place in places:
-            if place.path not in kept:
+            if place not in kept:
                 place.run(dataset, on_step, resume)
     finally:
         with suppress(OSError):  # nothing came of it: nothing is left
-            folder.rmdir()
-    return [place.read() for place in places]
+            places[0].folder.rmdir()
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one run is kept, and what it follows from."""
+    """Where one run is kept, without counters and trained network, and what it follows from."""
 
     folder: Path
     workload: Workload
     origin: dict[str, Any]
-    any_code: bool = False
+    any_code: bool = False  # may have been kept by other sources of the same version
 
     @property
     def path(self) -> Path:
@@ -129,6 +130,11 @@ class Place:
         require_same(self.path, mine, its)
         summary, tables, host = pickle.loads(payload)
         return Result(summary, tables, host, network=None)
+
+    def sources(self) -> str:
+        """The first digits of the digest of the sources that kept it."""
+        its, _ = read_sealed(self.path)
+        return its["version"][1][:12]
 
     def repeat(self, on_step: OnStep) -> None:
         """Tell every step of a kept run again."""

@@ -28,14 +28,8 @@ def twin(
     a rule or a schedule that has no twin and where torch is not installed.
     """
     out = require_place(out, "twin.json")
-    rivals = twins(workload, seeds)
-    with finished(rivals, out, dataset, on_step, resume) as results:
-        runs = [
-            run_of(result, rival.seed, arithmetic)
-            for result, rival, arithmetic in zip(
-                results, rivals, (FLOAT, FIXED) * seeds, strict=True
-            )
-        ]
+    with finished(twins(workload, seeds), out, dataset, on_step, resume) as results:
+        runs = [run_of(result) for result in results]
         write_twin(out, runs, describe(workload))
     return runs
 
@@ -50,13 +44,14 @@ def twins(workload: Workload, seeds: int) -> list[Workload]:
     ]
 
 
-def run_of(result: Result, seed: int, arithmetic: str) -> dict[str, Any]:
+def run_of(result: Result) -> dict[str, Any]:
     """One run as the report wants it: its choices, its measures and its curve."""
     accuracy, steps = result.summary["accuracy"], result.tables.steps
+    in_float = result.summary["workload"]["algorithm"]["class"] == "InFloat"
     frames = int(steps["unlabelled_samples"].sum())
     return {
-        "seed": seed,
-        "arithmetic": arithmetic,
+        "seed": result.summary["seed"],
+        "arithmetic": FLOAT if in_float else FIXED,
         "student_accuracy": accuracy["student"],
         "teacher_accuracy": accuracy["teacher"],
         "accepted_share": int(steps["accepted"].sum()) / frames if frames else None,
@@ -65,6 +60,7 @@ def run_of(result: Result, seed: int, arithmetic: str) -> dict[str, Any]:
             for shift, found in accuracy["shifted"].items()
             for network in ("student", "teacher")
         },
+        **{name: result.summary["cost"][name] for name in ("seconds", "joules")},
         "curve": accuracy_curves(result.tables),
     }
 

@@ -151,13 +151,24 @@ def read_file(path: Path) -> dict[str, Any]:
 
     Raises WorkloadError for a file that is not there, does not run, or defines no workload.
     """
+    names = names_of(path, "workload")
+    if not isinstance(names.get("workload"), Workload):
+        found = names.get("workload", "nothing of that name")
+        raise WorkloadError(
+            f"workload {path} must define `workload = Workload(...)`, but defines {found!r}"
+        )
+    return names
+
+
+def names_of(path: Path, what: str) -> dict[str, Any]:
+    """The objects of a Python file by name; WorkloadError, which says `what` the file should be."""
     if not path.is_file():
-        raise WorkloadError(f"workload {path} must be a Python file, but there is no such file")
+        raise WorkloadError(f"{what} {path} must be a Python file, but there is no such file")
     try:
-        names = runpy.run_path(str(path))
+        return runpy.run_path(str(path))
     except SyntaxError as error:
         raise WorkloadError(
-            f"workload {path} must be valid Python, but line {error.lineno} is not: {error.msg}"
+            f"{what} {path} must be valid Python, but line {error.lineno} is not: {error.msg}"
         ) from error
     except Exception as error:
         inside = [
@@ -166,13 +177,7 @@ def read_file(path: Path) -> dict[str, Any]:
             if frame.filename == str(path)
         ]
         line = f" in line {inside[-1].lineno}" if inside else ""
-        raise WorkloadError(f"workload {path} fails{line}: {error}") from error
-    if not isinstance(names.get("workload"), Workload):
-        found = names.get("workload", "nothing of that name")
-        raise WorkloadError(
-            f"workload {path} must define `workload = Workload(...)`, but defines {found!r}"
-        )
-    return names
+        raise WorkloadError(f"{what} {path} fails{line}: {error}") from error
 
 
 def describe(choice: Any) -> Any:

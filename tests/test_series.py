@@ -11,7 +11,7 @@ from accsim.ablation import ablate, choice
 from accsim.comparison import compare
 from accsim.data import load_folder
 from accsim.schedule import LayerwiseEma, SeparateEma
-from accsim.series import run_all, runs_of
+from accsim.series import places_of, run_missing, runs_of
 from accsim.twin import twin
 from accsim.workload import WorkloadError, read_workload
 
@@ -38,6 +38,12 @@ def ran(monkeypatch):
 
     monkeypatch.setattr(series, "simulate", noted)
     return begun
+
+
+def run_all(workloads, folder, dataset, resume=True, any_code=False):
+    places = places_of(workloads, folder, dataset, any_code)
+    run_missing(places, dataset, resume=resume)
+    return [place.read() for place in places]
 
 
 class Stopped(Exception):

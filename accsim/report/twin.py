@@ -13,7 +13,8 @@ from accsim.report.folder import replaced_folder
 from accsim.report.page import render, write_csv, write_json
 
 FIXED, FLOAT = "fixed point", "float32"
-BESIDE = ("seed", "arithmetic", "curve")  # of a run, beside its measures
+COST = ("seconds", "joules")
+BESIDE = ("seed", "arithmetic", *COST, "curve")  # of a run, beside its measures
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
