@@ -30,7 +30,8 @@ def twin(
     out = require_place(out, "twin.json")
     with finished(twins(workload, seeds), out, dataset, on_step, resume) as results:
         runs = [run_of(result) for result in results]
-        write_twin(out, runs, describe(workload))
+        minutes = [result.host["total_seconds"] / 60 for result in results]
+        write_twin(out, runs, describe(workload), minutes)
     return runs
 
 

@@ -19,8 +19,12 @@ from accsim.schedule import (
     SeparateEma,
     TeacherAhead,
 )
+from accsim.training.fixed_network import Statistics
+from accsim.training.float_learner import InFloat
+from accsim.training.mean_teacher import MeanTeacher
+from accsim.training.self_taught import SelfTaught
 from accsim.training.semi_supervised import SemiSupervisedLearner
-from accsim.training.weight_average import WeightAverage
+from accsim.training.weight_average import Equal, WeightAverage
 from accsim.workload import WorkloadError, read_workload
 
 
@@ -60,6 +64,14 @@ RULES = {
         ),
     },
     "weight average": {"algorithm": WeightAverage(), "schedule": SeparateEma()},
+    "mean teacher in float": {
+        "algorithm": InFloat(
+            MeanTeacher(teacher_shift=4, evaluation_statistics=Statistics.ADAPTED)
+        ),
+        "schedule": DeferredWriteback(every=2),
+    },
+    "weight average in float": {"algorithm": InFloat(WeightAverage(Equal(0.0, every=2)))},
+    "self-taught in float": {"algorithm": InFloat(SelfTaught(confidence_threshold=0.0))},
 }
 
 

@@ -26,29 +26,61 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Parameters
     ----------
     runs : one run each: `seed`, `arithmetic` (`FIXED` or `FLOAT`, one of either for every seed),
-        and its measures by name: shares of one, None for what the workload does not have
+        and its measures by name: shares of one, None for what the workload does not have; `COST`
     """
     columns = ["measure", "fixed", "fixed_std", "float", "float_std", "difference"]
     rows = []
-    for measure in (name for name in runs[0] if name not in BESIDE):
-        table = pd.DataFrame(runs).pivot(index="seed", columns="arithmetic", values=measure)
-        fixed, real = table[FIXED].astype("float64"), table[FLOAT].astype("float64")
-        if real.isna().all():
-            continue
-        means_and_spreads = [part for one in (fixed, real, fixed - real)
-                             for part in (one.mean(), one.std(ddof=1))]  # fmt: skip
-        rows.append((measure, *means_and_spreads))
+    for measure, of_measure in seed_by_seed(runs).groupby("measure", sort=False):
+        numbers = of_measure[["fixed", "float", "difference"]]
+        means_and_spreads = pd.concat([numbers.mean(), numbers.std(ddof=1)], axis=1).to_numpy()
+        rows.append((measure, *means_and_spreads.ravel()))
     return pd.DataFrame(rows, columns=[*columns, "difference_std"])
 
 
-def write_twin(out: Path, runs: Sequence[Mapping[str, Any]], choices: Mapping[str, Any]) -> Path:
-    """Write twin.json, runs.csv, accuracy.csv with its figure and README.md; return `out`.
+def seed_by_seed(runs: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row a measure that the workload has and a seed: both arithmetics, and their difference.
+
+    Columns measure, seed, fixed, float, difference; `runs` as of `summary`.
+    """
+    found = []
+    for measure in (name for name in runs[0] if name not in BESIDE):
+        table = pd.DataFrame(runs).pivot(index="seed", columns="arithmetic", values=measure)
+        fixed, real = table[FIXED].astype("float64"), table[FLOAT].astype("float64")
+        if not real.isna().all():
+            pair = pd.DataFrame({"fixed": fixed, "float": real, "difference": fixed - real})
+            found.append(pair.reset_index().assign(measure=measure))
+    order = ["measure", "seed", "fixed", "float", "difference"]
+    return pd.concat(found, ignore_index=True)[order]
+
+
+def cost(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What a run takes on the simulated machine, mean and deviation over the seeds, to read."""
+    table = pd.DataFrame(runs)
+    told = []
+    for name in (FIXED, FLOAT):
+        spent = table[table["arithmetic"] == name][[*COST]]
+        cells = {
+            measure: _spread(f"{values.mean():,.1f}", values.std(ddof=1))
+            for measure, values in spent.items()
+        }
+        told.append({"": name, **cells})
+    return told
+
+
+def write_twin(
+    out: Path,
+    runs: Sequence[Mapping[str, Any]],
+    choices: Mapping[str, Any],
+    minutes: Sequence[float],
+) -> Path:
+    """Write twin.json, runs.csv, accuracy.csv with its figure, host.json, README.md; return `out`.
 
     Parameters
     ----------
     out : folder; an earlier report of twins there is replaced once the new one is complete
     runs : as of `summary`, and the `curve` of each, of `accuracy_curves`
     choices : every choice of the workload, as of `describe`
+    minutes : that each run took on this computer, into host.json
 
     Raises OSError for a place that cannot be written.
     """
@@ -57,12 +89,19 @@ def write_twin(out: Path, runs: Sequence[Mapping[str, Any]], choices: Mapping[st
     with replaced_folder(out, marker="twin.json") as folder:
         write_json(folder / "twin.json", {"workload": choices, "runs": records})
         write_csv(folder / "runs.csv", pd.DataFrame(records))
+        host = [
+            {"seed": run["seed"], "arithmetic": run["arithmetic"], "minutes": taken}
+            for run, taken in zip(runs, minutes, strict=True)
+        ]
+        write_json(folder / "host.json", {"runs": host})
         write_csv(folder / "accuracy.csv", curves)
         figures.save_figure(folder / "accuracy.png", curves, (figures.plot_twin_accuracy,))
         page = render(
             "twin.md.j2",
             title=Path(out).name,
             rows=told(runs),
+            seed_rows=told_by_seed(runs) if len(records) > 2 else [],
+            cost=cost(runs),
             seeds=len(records) // 2,
             numerics=choices["numerics"],
         )
@@ -92,13 +131,31 @@ def told(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [
         {
             "measure": figures.words(row.measure),
-            FIXED: _spread(percent(row.fixed), row.fixed_std),
-            FLOAT: _spread(percent(row.float), row.float_std),
-            "difference": _spread(f"{100 * row.difference:+.1f}", row.difference_std) + " points",
+            FIXED: _spread(percent(row.fixed), 100 * row.fixed_std),
+            FLOAT: _spread(percent(row.float), 100 * row.float_std),
+            "difference": _spread(_points(row.difference), 100 * row.difference_std) + " points",
         }
         for row in summary(runs).itertuples(index=False)
     ]
 
 
+def told_by_seed(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The same of every seed."""
+    return [
+        {
+            "measure": figures.words(row.measure),
+            "seed": str(row.seed),
+            FIXED: percent(row.fixed),
+            FLOAT: percent(row.float),
+            "difference": _points(row.difference) + " points",
+        }
+        for row in seed_by_seed(runs).itertuples(index=False)
+    ]
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
+
+
 def _spread(mean: str, deviation: float) -> str:
-    return mean if pd.isna(deviation) else f"{mean} +- {100 * deviation:.1f}"
+    return mean if pd.isna(deviation) else f"{mean} +- {deviation:.1f}"
