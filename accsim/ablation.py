@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class Choice:
 
     name: str
     path: tuple[str, ...]  # from the workload to the field
-    values: tuple[Any, ...]
+    values: tuple[Any, ...]  # members of an enumeration by their names
 
     def on(self, workload: Workload, value: Any) -> Workload:
         """`workload` with this field at `value`; WorkloadError for one that it cannot have."""
@@ -40,19 +41,31 @@ def choice(workload: Workload, name: str, values: Sequence[Any]) -> Choice:
     if len(values) < 2 or any(value in values[:place] for place, value in enumerate(values)):
         listed = ",".join(map(str, values))
         raise WorkloadError(f"--over {name} must have two different values or more, not {listed!r}")
-    return Choice(name, place_of(workload, name, "--over"), tuple(values))
+    plain = tuple(value.name if isinstance(value, Enum) else value for value in values)
+    return Choice(name, place_of(workload, name, "--over"), plain)
 
 
 def parsed(text: str) -> tuple[str, tuple[Any, ...]]:
-    """Name and values of ``name=value,value,...``; WorkloadError for a text of another form."""
+    """Name and values of ``name=value,value,...``; WorkloadError for a text of another form.
+
+    Values are literals of Python, or words, which need no quotes.
+    """
     name, _, listed = text.partition("=")
     try:
-        return name.strip(), ast.literal_eval(f"({listed},)")
+        values = _Quoted().visit(ast.parse(f"({listed},)", mode="eval"))
+        return name.strip(), ast.literal_eval(values)
     except (SyntaxError, ValueError) as error:
         raise WorkloadError(
             f"--over must be a name and its values, such as confidence_threshold=0,0.5,0.8, "
             f"not {text!r}"
         ) from error
+
+
+class _Quoted(ast.NodeTransformer):
+    """Puts the text of a word in its place."""
+
+    def visit_Name(self, node: ast.Name) -> ast.Constant:
+        return ast.Constant(node.id)
 
 
 def ablate(
@@ -109,6 +122,7 @@ def _run_of(result: Result) -> dict[str, Any]:
         "joules": cost["joules"],
         "ddr_bytes": cost["ddr_read_bytes"] + cost["ddr_write_bytes"],
         "frames_dropped": cost["frames_dropped"],
+        **result.summary["lost"],
         **_accepted_shares(result.summary["gate"]),
     }
 

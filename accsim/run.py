@@ -26,7 +26,7 @@ from accsim.network import Network
 from accsim.report.folder import require_place
 from accsim.report.page import write_report
 from accsim.report.suspicion import suspicions
-from accsim.report.tables import COLUMNS, Tables, real_time, stream_accuracy
+from accsim.report.tables import COLUMNS, Tables, lost_shares, real_time, stream_accuracy
 from accsim.schedule import SeparateEma
 from accsim.training.base import Check, Learner, Outcome
 from accsim.training.counters import KINDS, Counters
@@ -198,6 +198,7 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
         pd.DataFrame(on_stream, columns=[*COLUMNS["on_stream"]]),
     )
     summary["stream"] = stream_accuracy(tables)
+    summary["lost"] = lost_shares(tables)
     summary["guard"] = _guarded(checks)
     summary["suspicions"] = suspicions(tables)
     host = {

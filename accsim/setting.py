@@ -83,7 +83,9 @@ def _places(part: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
         if is_dataclass(value) or isinstance(value, tuple):
             if place not in (("network",), ("accelerator", "dram")):
                 yield from _places(value, place)
-        elif isinstance(value, bool | int | float | str | Path | None) and place != ("seed",):
+        elif isinstance(value, bool | int | float | str | Path | Enum | None) and place != (
+            "seed",
+        ):
             yield place
 
 

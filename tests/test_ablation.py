@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from accsim.__main__ import main
 from accsim.ablation import choice, parsed
-from accsim.report.ablation import ACCEPTED, drawn, summary, told
+from accsim.numerics import Rounding
+from accsim.report.ablation import ACCEPTED, LOST, drawn, summary, told
 from accsim.workload import WorkloadError, read_workload
 
 
@@ -29,9 +30,10 @@ def run(value, seed, teacher, **changed):
         "backward_share": 0.5,
         "cycles": 100,
         "joules": 2.0,
+        "ddr_bytes": 3_000_000,
         "accuracy_at_equal_seconds": teacher,
         "accuracy_at_equal_joules": teacher,
-        **dict.fromkeys(ACCEPTED),
+        **dict.fromkeys((*LOST, *ACCEPTED)),
         **changed,
     }
 
@@ -77,6 +79,38 @@ def test_kinds_of_frames_are_told_where_some_were_bad():
     bad = {**only_clean, "accepted_out_of_distribution": 0.125}
     (row,) = told(["threshold"], summary(["threshold"], [bad]))
     assert (row["accepted clean"], row["accepted out of distribution"]) == ("25.0%", "12.5%")
+
+
+def test_what_fixed_point_lost_is_told_as_far_as_there_is_something_to_lose():
+    lost = {"unmoved": 0.25, "underflowed": 0.5, "saturated": 0.0001}
+    (row,) = told(["threshold"], summary(["threshold"], [run(0.0, 0, 0.5, **lost)]))
+    assert [row[name] for name in lost] == ["25.00%", "50.00%", "0.01%"]
+    assert "teacher unmoved" not in row
+    assert row["DDR MB"] == "3.00"
+
+
+def test_members_of_an_enumeration_go_by_their_names(write_workload, tmp_path):
+    workload = read_workload(write_workload())
+    by_name = over(workload, "master_rounding=HALF_UP,STOCHASTIC")
+    assert by_name == choice(workload, "master_rounding", (Rounding.HALF_UP, Rounding.STOCHASTIC))
+    assert by_name.values == ("HALF_UP", "STOCHASTIC")
+    assert by_name.on(workload, "HALF_UP").numerics.master_rounding is Rounding.HALF_UP
+    assert over(workload, "labels=10, 20").values == (10, 20)
+    with pytest.raises(WorkloadError, match="scaling=NEVER: scaling must be DELAYED, CURRENT, ST"):
+        over(workload, "numerics.scaling=DELAYED,NEVER").on(workload, "NEVER")
+
+
+def test_exact_scaling_clips_no_map_and_pays_in_bytes_and_cycles(write_workload, tmp_path):
+    """The exponent is that of the map itself: its largest word fits; but its sums must wait."""
+    out = tmp_path / "sweep"
+    scales = "numerics.scaling=DELAYED,CURRENT,STATIC"
+    ran = call(write_workload(), "--over", scales, "--out", str(out))
+    assert ran.exit_code == 0, ran.output
+    delayed, exact, fixed = pd.read_csv(out / "runs.csv").to_dict("records")
+    assert delayed["saturated"] > exact["saturated"] == 0
+    assert fixed["saturated"] > 0
+    assert exact["ddr_bytes"] > delayed["ddr_bytes"] == fixed["ddr_bytes"]
+    assert exact["cycles"] > delayed["cycles"] == fixed["cycles"]
 
 
 def test_every_value_runs_with_every_seed_and_the_folder_holds_all_of_it(write_workload, tmp_path):

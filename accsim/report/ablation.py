@@ -18,7 +18,12 @@ EQUAL = {
     "accuracy_at_equal_seconds": "at equal time",
     "accuracy_at_equal_joules": "at equal energy",
 }
-MEASURES = ("accuracy", *EQUAL, "backward_share", "cycles", "joules", *ACCEPTED)
+LOST = ("unmoved", "teacher_unmoved", "underflowed", "saturated")
+MEASURES = (
+    *("accuracy", *EQUAL, "backward_share", "cycles", "joules", "ddr_bytes"),
+    *LOST,
+    *ACCEPTED,
+)
 
 
 def summary(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -76,10 +81,14 @@ def write_ablation(out: Path, names: Sequence[str], rows: Sequence[Mapping[str, 
                 figures.plot_ablated_backward,
                 figures.plot_ablated_cycles,
                 figures.plot_ablated_joules,
+                figures.plot_ablated_bytes,
+                figures.plot_ablated_unmoved,
+                figures.plot_ablated_saturated,
             ),
             share_y=False,
-            rows=2,
-            height_inches=4.5,
+            rows=3,
+            height_inches=6.5,
+            legend_below=True,
         )
         page = render(
             "ablation.md.j2", title=Path(out).name, names=names, rows=told(names, found),
@@ -107,7 +116,9 @@ def ablation_table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> T
     for place, row in enumerate(told(names, summary(names, rows))):
         if not place:
             for head in row:
-                table.add_column(head, justify="left" if head in names else "right")
+                table.add_column(
+                    head, justify="left" if head in names else "right", overflow="fold"
+                )
         table.add_row(*row.values())
     return table
 
@@ -117,6 +128,7 @@ def told(names: Sequence[str], found: pd.DataFrame) -> list[dict[str, str]]:
     came = [name for name in ACCEPTED if found[name].notna().any()]
     if came == ["accepted_clean"]:
         came = []
+    lost = [name for name in LOST if found[name].notna().any()]
     first = found[names[0]].iloc[0]
     return [
         {
@@ -127,6 +139,8 @@ def told(names: Sequence[str], found: pd.DataFrame) -> list[dict[str, str]]:
             "samples with a backward pass": percent(row["backward_share"]),
             "Mcycles": _spread(row, "cycles", 1e-6),
             "joules": _spread(row, "joules", 1),
+            "DDR MB": _spread(row, "ddr_bytes", 1e-6),
+            **{name.replace("_", " "): f"{row[name]:.2%}" for name in lost},
             **{name.replace("_", " "): percent(row[name]) for name in came},
         }
         for _, row in found.iterrows()

@@ -191,6 +191,27 @@ def plot_ablated_joules(ax: Axes, found: pd.DataFrame) -> None:
     ax.yaxis.set_major_formatter(EngFormatter("J"))
 
 
+def plot_ablated_bytes(ax: Axes, found: pd.DataFrame) -> None:
+    """Mean bytes over DDR of every value, with the spread over the seeds."""
+    plot_spread(ax, found, "ddr_bytes")
+    ax.set(ylabel="bytes over DDR", ylim=(0, None))
+    ax.yaxis.set_major_formatter(EngFormatter("B"))
+
+
+def plot_ablated_unmoved(ax: Axes, found: pd.DataFrame) -> None:
+    """Mean share of the student's updates that rounded to nothing, with its spread."""
+    plot_spread(ax, found, "unmoved")
+    ax.set(ylabel="updates rounded\nto nothing", ylim=(0, None))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def plot_ablated_saturated(ax: Axes, found: pd.DataFrame) -> None:
+    """Mean share of all words that were clipped or overflowed, with its spread."""
+    plot_spread(ax, found, "saturated")
+    ax.set(ylabel="clipped words", ylim=(0, None))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
 def plot_compared_over_time(ax: Axes, curves: pd.DataFrame) -> None:
     """Lines of test accuracy over simulated seconds; one line a schedule."""
     plot_compared_accuracy(ax, curves, "simulated_seconds")

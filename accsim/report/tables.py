@@ -350,6 +350,29 @@ def still_tensors(tables: Tables, rows: int = 8) -> pd.DataFrame:
     return _worst(totals.assign(share=totals["unmoved"] / totals["words"]), rows)
 
 
+def lost_shares(tables: Tables) -> dict[str, float | None]:
+    """What fixed point lost over the run, as shares; None where there is nothing to lose.
+
+    ``unmoved`` of the student's updates and ``teacher_unmoved`` of the teacher's rounded to
+    nothing; ``underflowed`` of the student's gradients lay below half the last bit of their
+    momentum; ``saturated`` of all words that were made outgrew their format or the accumulator.
+    """
+    totals = _counters_of_run(tables)
+    totals = totals.assign(saturated=totals["saturated"] + totals["overflowed"])
+
+    def share(column: str, kind: str | None = None) -> float | None:
+        rows = totals if kind is None else totals[totals["class"] == kind]
+        words = int(rows["words"].sum())
+        return int(rows[column].sum()) / words if words else None
+
+    return {
+        "unmoved": share("unmoved", "weights"),
+        "teacher_unmoved": share("unmoved", "teacher"),
+        "underflowed": share("underflowed", "weights"),
+        "saturated": share("saturated"),
+    }
+
+
 def _counters_of_run(tables: Tables) -> pd.DataFrame:
     keys = ["network", "class", "tensor"]
     counted = tables.ordered("counters").drop(columns="step")

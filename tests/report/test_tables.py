@@ -125,6 +125,18 @@ def test_clipped_and_still_tensors_are_ranked_by_their_share_of_the_run(run):
     assert len(tables.still_tensors(run.tables)) == 2
 
 
+def test_what_a_run_lost_is_told_in_shares_of_the_words_that_could_be_lost(run):
+    assert tables.lost_shares(run.tables) == {
+        "unmoved": 5 / 40,
+        "teacher_unmoved": 12 / 20,
+        "underflowed": 4 / 40,
+        "saturated": (2 + 1 + 1) / 310,  # two clipped and one overflowed, then another clipped
+    }
+    counters = run.tables.counters
+    alone = replace(run.tables, counters=counters[counters["network"] == "student"])
+    assert tables.lost_shares(alone)["teacher_unmoved"] is None
+
+
 def test_busiest_passes_tell_their_waits_beside(run):
     busiest = tables.busiest_passes(run.tables, rows=2)
     assert busiest[["pass", "cycles_busy", "share", "waiting"]].values.tolist() == [

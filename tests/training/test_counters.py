@@ -1,6 +1,7 @@
 """Counters of every tensor: what went in comes out once, and a step's counts are those by hand."""
 
 import numpy as np
+import pytest
 
 from accsim.data.stream import Batch
 from accsim.kernels.update import WordCounts
@@ -84,3 +85,35 @@ def test_overflows_are_told_of_the_gradient_whose_sums_wrapped(network, follow):
     assert student["conv2.output"]["overflowed"] > 0
     assert student["conv1.gradient"]["overflowed"] > 0
     assert all(counts["overflowed"] == 0 for name, counts in student.items() if "norm" in name)
+
+
+def test_steps_below_half_a_bit_die_unless_rounding_is_random_or_remembers(network, follow):
+    """How far an 8-bit store goes of the way of one of 24 bits, whose every step it cannot hold.
+
+    To nearest not at all; at random all of it, on average over 2,800 words; with error feedback the
+    words move whose steps sum up to half a bit.
+    """
+    rule = Supervised(Sgd(learning_rate=0.003, momentum=0.0, weight_decay=0.0, last_share=1.0))
+    nearest = dict.fromkeys(("master_rounding", "momentum_rounding"), Rounding.HALF_UP)
+
+    def way(bits, **numerics):
+        """What the words have changed by after 30 steps on one batch, and the updates that did."""
+        learner = rule.start(network, Numerics(master_bits=bits, **numerics), follow, 30, seed=3)
+        parameters = learner.student.parameters
+        before = {name: stored.values / 2**stored.frac_bits for name, stored in parameters.items()}
+        moved = [learner.step(batch()).counters["student"].total("moved") for _ in range(30)]
+        after = {name: stored.values / 2**stored.frac_bits for name, stored in parameters.items()}
+        return np.concatenate([(after[n] - before[n]).ravel() for n in after]), sum(moved)
+
+    exact, _ = way(24, **nearest)
+
+    def share(**numerics):
+        moved, updates = way(8, **numerics)
+        return moved @ exact / (exact @ exact), updates
+
+    assert share(**nearest) == (0, 0)
+    at_random, updates = share()
+    assert at_random == pytest.approx(1, abs=0.15)
+    remembered, of_sums = share(**nearest, error_feedback=True)
+    assert 0.05 < remembered < 1
+    assert 0 < of_sums < updates
