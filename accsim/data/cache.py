@@ -20,7 +20,7 @@ import platformdirs
 
 from accsim.data.base import Arrays, Found, Layout
 
-DECODERS = 1  # raised when a reader changes what it returns: old entries are then decoded again
+DECODERS = 2  # raised when a reader changes what it returns: old entries are then decoded again
 
 
 def folder() -> Path:

@@ -16,6 +16,7 @@ from accsim.data.synth_digits import (
     SYNTH_DIGITS,
     depth_fields,
     draw,
+    warped,
 )
 from accsim.network import Shape
 
@@ -34,7 +35,7 @@ def drawn(fields):
 
 
 @pytest.mark.parametrize(
-    ("image", "golden"), [(GREY, "bb4da5cab80cde19"), (Shape(32, 32, 3), "dc1433546a3b4307")]
+    ("image", "golden"), [(GREY, "9af357231a6b543b"), (Shape(32, 32, 3), "884ba6f640efff68")]
 )
 def test_bits_are_the_same_everywhere(image, golden, fields):
     """Golden: sha256 of draw(600, image, 0) when the set was made, from matplotlib 3.11's fonts."""
@@ -83,6 +84,22 @@ def test_depth_is_the_distance_to_the_outline(fields):
             near = np.sqrt(((others - (row, column)) ** 2).sum(1).min()) - 0.5
             expected = near if inside[row, column] else -near
             assert abs(depth[row // 6, column // 6] - DEPTH * expected) <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("moves", "expected"),
+    [  # of a place 8 cells right of the middle, and of that place at the top, the foot
+        ((0, 0, 0, 0), [(8, 0), (8, -64), (8, 64)]),
+        ((16, 0, 0, 0), [(8, 0), (24, -64), (24, 64)]),  # both ends aside: a bow
+        ((0, 0, 24, 0), [(8, 0), (5, -64), (11, 64)]),  # a wide top looks at inner columns
+        ((0, 0, 0, 12), [(8, 12), (8, -64), (8, 64)]),  # the ends stay
+        ((0, 64, 0, 0), [(8, 1), (8, -63), (8, 65)]),  # (8 / 64) ** 2 of the sides' way
+    ],
+)
+def test_warping_moves_what_its_names_say(moves, expected):
+    along, down = np.array([8, 8, 8]) * 64, np.array([0, -64, 64]) * 64
+    seen = np.stack(warped(along, down, *moves), axis=1)
+    assert (seen == 64 * np.array(expected)).all()
 
 
 def test_every_font_has_ten_different_digits_in_the_middle(fields):
