@@ -125,6 +125,7 @@ class SemiSupervisedStream(Stream):
     flip: bool = True
     label_views: int = 1  # of each frame, whose labels are averaged
     student_augmentation: Strong | None = None  # of the student's view of the frames, beside those
+    labelled_augmentation: Strong | None = None  # of the labelled images, likewise
     mixup: Mixup | None = None  # of that view in the end
     frames_dataset: str | Path | None = None
     resize: bool = False
@@ -151,9 +152,10 @@ class SemiSupervisedStream(Stream):
         given = self.disturbances
         if not isinstance(given, tuple) or not all(isinstance(d, Disturbance) for d in given):
             raise ValueError(f"disturbances must be a tuple of Disturbance objects, not {given!r}")
-        strong = self.student_augmentation
-        if not (strong is None or isinstance(strong, Strong)):
-            raise ValueError(f"student_augmentation must be Strong(...) or None, not {strong!r}")
+        for name in ("student_augmentation", "labelled_augmentation"):
+            strong = getattr(self, name)
+            if not (strong is None or isinstance(strong, Strong)):
+                raise ValueError(f"{name} must be Strong(...) or None, not {strong!r}")
         if not (self.mixup is None or isinstance(self.mixup, Mixup)):
             raise ValueError(f"mixup must be Mixup(...) or None, not {self.mixup!r}")
 
@@ -235,7 +237,12 @@ class SemiSupervisedStream(Stream):
                 blending = self.mixup.draw(len(student_view), random_key(seed, MIXUP, step))
                 student_view = blending.apply(student_view)
             yield Batch(
-                view(dataset.train_images[labelled[replayed]], LABELLED_VIEW, step),
+                view(
+                    dataset.train_images[labelled[replayed]],
+                    LABELLED_VIEW,
+                    step,
+                    strong=self.labelled_augmentation,
+                ),
                 labels[replayed],
                 student_view,
                 np.concatenate([teacher_view, *more]),

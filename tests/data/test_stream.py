@@ -57,20 +57,27 @@ def test_views_differ_but_show_the_same_frames(dataset):
     assert np.array_equal(still.student_view, still.teacher_view)
 
 
-def test_a_strong_view_is_the_students_of_the_frames_alone(dataset):
-    """A square of zeros, grey after normalisation, over every frame of the student's view."""
-    still = {"translate": 0, "flip": False}
-    (plain,) = batches(dataset, 1, **still)
-    (covered,) = batches(
-        dataset, 1, **still, student_augmentation=Strong(operations=0, magnitude=0, cutout=3)
-    )
-    for name in ("labelled", "teacher_view"):
-        assert np.array_equal(getattr(plain, name), getattr(covered, name))
-    changed = covered.student_view != plain.student_view
-    assert not covered.student_view[changed].any()
+@pytest.mark.parametrize(
+    ("choice", "strong"),
+    [("student_augmentation", "student_view"), ("labelled_augmentation", "labelled")],
+)
+def test_a_strong_view_is_of_what_its_name_says_alone(choice, strong, dataset):
+    """A square of zeros, grey after normalisation, over every image of it."""
+
+    def views(augmentation=None):
+        (batch,) = batches(dataset, 1, translate=0, flip=False, **{choice: augmentation})
+        seen = {name: getattr(batch, name) for name in ("labelled", "student_view", "teacher_view")}
+        return seen.pop(strong), seen
+
+    plain, others = views()
+    covered, still = views(Strong(operations=0, magnitude=0, cutout=3))
+    for name in others:
+        assert np.array_equal(others[name], still[name])
+    changed = covered != plain
+    assert not covered[changed].any()
     assert changed.any((1, 2, 3)).all()
-    (distorted,) = batches(dataset, 1, **still, student_augmentation=Strong(cutout=0))
-    assert (distorted.student_view != plain.student_view).any((1, 2, 3)).sum() > 10
+    distorted, _ = views(Strong(cutout=0))
+    assert (distorted != plain).any((1, 2, 3)).sum() > len(plain) // 2
 
 
 def test_frames_of_the_students_view_are_blended_in_the_end(dataset):
@@ -287,6 +294,10 @@ def test_imbalance_of_labels_and_of_frames(dataset):
         (
             {"student_augmentation": True},
             r"student_augmentation must be Strong\(...\) or None, not",
+        ),
+        (
+            {"labelled_augmentation": True},
+            r"labelled_augmentation must be Strong\(...\) or None, not",
         ),
         ({"label_views": 0}, "label_views must be at least 1, not 0"),
         ({"mixup": 0.5}, r"mixup must be Mixup\(...\) or None, not 0.5"),
