@@ -35,8 +35,7 @@ workload = Workload(
     data=SemiSupervisedStream(
         dataset="synth_digits",
         frames_dataset="mnist",
-        resize=True,
-        labels=20000,
+        labels=50_000,
         labelled_per_batch=64,
         unlabelled_per_batch=64,
         frames_per_second=1500,
@@ -44,6 +43,6 @@ workload = Workload(
         flip=False,
         student_augmentation=Strong(operations=2, magnitude=12, cutout=0),
     ),
-    steps=4000,
+    steps=2500,
 )
 over = {"confidence_threshold": (0.97, 0.0)}

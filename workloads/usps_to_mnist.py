@@ -1,7 +1,8 @@
 """Digits off envelopes teach a camera that sees others: labels are USPS's, all frames MNIST's.
 
 Domains are separate: labelled images and frames go through the student in passes, and with batch
-statistics, of their own. The student learns the teacher's hard labels from a distorted view.
+statistics, of their own. The student learns the teacher's hard labels from a distorted view, and
+the labelled images more distorted still, for a handwritten 1 leans farther here than on envelopes.
 Accuracies are of MNIST's test images.
 
 `python -m accsim ablate workloads/usps_to_mnist.py` takes the threshold away; the rule beside the
@@ -36,14 +37,15 @@ workload = Workload(
         dataset="usps",
         frames_dataset="mnist",
         resize=True,
-        labels=5000,
+        labels=5_000,
         labelled_per_batch=64,
         unlabelled_per_batch=64,
         frames_per_second=1500,
         translate=2,
         flip=False,
         student_augmentation=Strong(operations=2, magnitude=12, cutout=0),
+        labelled_augmentation=Strong(operations=2, magnitude=25, cutout=0),
     ),
-    steps=4000,
+    steps=1500,
 )
 over = {"confidence_threshold": (0.97, 0.0)}
