@@ -6,14 +6,15 @@ Each of `workloads/mnist_to_usps.py`, `usps_to_mnist.py` and `synth_to_mnist.py`
 alone (source only), by the batch-norm statistics of the target's images alone (AdaBN), by its mean
 teacher with and without the confidence threshold, and by that teacher in float32 (with torch). A
 row's rules differ in nothing else: views, batches, optimiser, steps and seeds are the workload's.
+But AdaBN stands there twice, for distorting the labelled images, which helps the teacher, may harm
+it.
 
 Writes a line a run to runs.csv, and from those table.csv, adaptation.png and README.md. A run that
-runs.csv has, of the same settings, is not repeated: delete the file after a change of
-the code.
+runs.csv has, of the same settings, is not repeated: delete the file after a change of the code. In
+the end it holds the runs of the table alone.
 """
 
-import json
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from accsim.run import open_dataset, simulate
 from accsim.training.fixed_network import Statistics
 from accsim.training.float_learner import InFloat
 from accsim.training.supervised import Supervised
-from accsim.workload import Workload, describe, read_workload
+from accsim.workload import Workload, read_workload
 
 ROOT = Path(__file__).parents[1]
 DOMAINS = {
@@ -60,8 +61,16 @@ def by_rule(workload: Workload, rule: str) -> Workload:
 
 
 def settings_of(workload: Workload) -> str:
-    """A digest of every choice of a run."""
-    return sha256(json.dumps(describe(workload)).encode()).hexdigest()[:16]
+    """A digest of every choice of a run that is not its class's default."""
+    return sha256(_chosen(workload).encode()).hexdigest()[:16]
+
+
+def _chosen(part: object) -> str:
+    if not is_dataclass(part):
+        return repr(part)
+    own = [(field.name, getattr(part, field.name), field.default) for field in fields(part)]
+    told = [f"{name}={_chosen(value)}" for name, value, default in own if value != default]
+    return f"{type(part).__name__}({', '.join(told)})"
 
 
 def table_of(runs: pd.DataFrame) -> pd.DataFrame:
@@ -91,15 +100,9 @@ def plot_rules(ax: Axes, runs: pd.DataFrame) -> None:
 
 
 def page_of(table: pd.DataFrame, steps: dict[str, int]) -> str:
-    """README.md: the table in words that a reader needs to trust it."""
+    """README.md: the table, with what a reader needs to trust it."""
     measures = [name for name in table.columns[1:] if not name.endswith("_std")]
     lines = [
-        "# adaptation",
-        "",
-        "Labels of one domain, frames of another: percent of the target's whole test set that is "
-        "right at the end, of the teacher where there is one. Mean and sample deviation over the "
-        "seeds; the last three columns are differences in points, seed by seed.",
-        "",
         f"| domains | steps | seeds | {' | '.join(measures)} |",
         f"|---|{'--:|' * (len(measures) + 2)}",
     ]
@@ -107,19 +110,21 @@ def page_of(table: pd.DataFrame, steps: dict[str, int]) -> str:
         cells = [_told(row, measure, place >= len(RULES)) for place, measure in enumerate(measures)]
         counts = f"{steps[str(domains)]:,} | {row['seeds']:.0f}"
         lines.append(f"| {domains} | {counts} | {' | '.join(cells)} |")
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "![a dot a run](adaptation.png)",
-            "",
-            "`python benchmarks/adaptation.py`, whose first "
-            "lines say what the rules are; the settings of a row are those of "
-            "`workloads/mnist_to_usps.py`, `usps_to_mnist.py` and `synth_to_mnist.py`. Every run: "
-            "[runs.csv](runs.csv); this table: [table.csv](table.csv).",
-            "",
-        ]
-    )
+    rows = "\n".join(lines)
+    return f"""# adaptation
+
+Labels of one domain, frames of another: percent of the target's whole test set that is right in the
+end, of the teacher where there is one. Mean +- sample deviation over the seeds; the last three
+columns are differences in points, seed by seed.
+
+{rows}
+
+![a dot a run](adaptation.png)
+
+`python benchmarks/adaptation.py`, which begins by saying what the rules are, with the settings of
+`workloads/mnist_to_usps.py`, `usps_to_mnist.py` and `synth_to_mnist.py`. Every run:
+[runs.csv](runs.csv); this table: [table.csv](table.csv).
+"""
 
 
 def _told(row: pd.Series, measure: str, signed: bool) -> str:
