@@ -49,6 +49,13 @@ SET_OPTION = click.option(
     metavar="NAME=VALUE",
     help="A field of the workload to replace, such as data.labels=4000; may be repeated.",
 )
+JOBS_OPTION = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Runs at a time, each in a process with its share of the threads.",
+)
 MISTAKES = (
     WorkloadError,
     DataError,
@@ -101,11 +108,10 @@ def experiment(command):
 
 def experiments(command):
     """The same for commands that run a workload many times."""
-    return experiment(
-        click.option(
-            "--resume", is_flag=True, help="Go on with the runs that are missing after a stop."
-        )(command)
+    resume = click.option(
+        "--resume", is_flag=True, help="Go on with the runs that are missing after a stop."
     )
+    return experiment(JOBS_OPTION(resume(command)))
 
 
 class Command(click.Command):
@@ -155,7 +161,9 @@ def run_command(workload, settings, steps, seed, out, data, quiet, resume):
 @click.option(
     "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs a schedule."
 )
-def compare_command(workload, settings, steps, seed, out, data, quiet, resume, schedules, seeds):
+def compare_command(
+    workload, settings, steps, seed, out, data, quiet, resume, jobs, schedules, seeds
+):
     """Run WORKLOAD under several schedules and set them side by side."""
     with told_in_one_sentence():
         names = read_file(workload)
@@ -164,7 +172,7 @@ def compare_command(workload, settings, steps, seed, out, data, quiet, resume, s
         out = out or Path("reports") / f"{workload.stem}_compare"
         dataset = announced(chosen, data)
         with progress(chosen.steps * len(rivals) * seeds, quiet) as on_step:
-            rows = compare(chosen, rivals, out, dataset, on_step, seeds, resume)
+            rows = compare(chosen, rivals, out, dataset, on_step, seeds, resume, jobs)
     if not quiet:
         wide.print(compare_table(rows))
         for row in rows:
@@ -181,7 +189,7 @@ def compare_command(workload, settings, steps, seed, out, data, quiet, resume, s
     "[default: the file's `over`]",
 )
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs a value.")
-def ablate_command(workload, settings, steps, seed, out, data, quiet, resume, over, seeds):
+def ablate_command(workload, settings, steps, seed, out, data, quiet, resume, jobs, over, seeds):
     """Run WORKLOAD with several values of a choice; show accuracy, skipped work and cost."""
     with told_in_one_sentence():
         names = read_file(workload)
@@ -192,7 +200,7 @@ def ablate_command(workload, settings, steps, seed, out, data, quiet, resume, ov
         dataset = announced(chosen, data)
         runs = seeds * prod(len(choice.values) for choice in choices)
         with progress(chosen.steps * runs, quiet) as on_step:
-            rows = ablation.ablate(chosen, choices, seeds, out, dataset, on_step, resume)
+            rows = ablation.ablate(chosen, choices, seeds, out, dataset, on_step, resume, jobs)
     if not quiet:
         wide.print(ablation_table([choice.name for choice in choices], rows))
     click.echo(out / "README.md")
@@ -201,14 +209,14 @@ def ablate_command(workload, settings, steps, seed, out, data, quiet, resume, ov
 @main.command("twin")
 @experiments
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs of each.")
-def twin_command(workload, settings, steps, seed, out, data, quiet, resume, seeds):
+def twin_command(workload, settings, steps, seed, out, data, quiet, resume, jobs, seeds):
     """Run WORKLOAD in fixed point and in torch's float32; show what rounding costs in accuracy."""
     with told_in_one_sentence():
         chosen = overridden(read_workload(workload), settings, steps, seed)
         out = out or Path("reports") / f"{workload.stem}_twin"
         dataset = announced(chosen, data)
         with progress(2 * chosen.steps * seeds, quiet) as on_step:
-            runs = twin(chosen, out, dataset, on_step, seeds, resume)
+            runs = twin(chosen, out, dataset, on_step, seeds, resume, jobs)
     if not quiet:
         console.print(twin_table(runs))
     click.echo(out / "README.md")
@@ -218,9 +226,10 @@ def twin_command(workload, settings, steps, seed, out, data, quiet, resume, seed
 @click.argument("rows", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the table to write.")
 @DATA_OPTION
+@JOBS_OPTION
 @click.option("--kept", is_flag=True, help="Run nothing; leave rows out that miss a run.")
 @click.option("--quiet", is_flag=True, help="Print the table's path and nothing else.")
-def table_command(rows, out, data, kept, quiet):
+def table_command(rows, out, data, jobs, kept, quiet):
     """Run what is missing of the rows of a file, in fixed point and in float32; write their table.
 
     Finished runs are kept in a folder beside the table's, named with .runs at its end.
@@ -230,7 +239,7 @@ def table_command(rows, out, data, kept, quiet):
         out = out or Path("reports") / rows.stem
         steps = sum(run.steps for run in different_runs(listed))
         with progress(steps, quiet) as on_step:
-            found = tabulate(listed, out, lambda one: announced(one, data), on_step, kept)
+            found = tabulate(listed, out, lambda one: announced(one, data), on_step, kept, jobs)
     if not quiet:
         wide.print(rows_table(found))
     click.echo(out / "README.md")

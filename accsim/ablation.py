@@ -76,14 +76,15 @@ def ablate(
     dataset: Dataset,
     on_step: OnStep = lambda status: None,
     resume: bool = False,
+    jobs: int = 1,
 ) -> list[dict[str, Any]]:
     """Run `workload` with every combination of the choices' values and every seed; the rows.
 
     Seeds are the workload's own and those after it. Runs of one seed differ in nothing but the
-    choices, so gains are told seed by seed. With `resume` runs that an earlier ablation finished
-    before it was stopped are not run again. Raises WorkloadError for a value that cannot be,
-    before the first run, and as `run` does. Accuracies at equal time and energy are those when the
-    run that ends first has ended.
+    choices, so gains are told seed by seed; `jobs` run at a time. With `resume` runs that an
+    earlier ablation finished before it was stopped are not run again. Raises WorkloadError for a
+    value that cannot be, before the first run, and as `run` does. Accuracies at equal time and
+    energy are those when the run that ends first has ended.
     """
     out = require_place(out, "ablation.json")
     variants = []
@@ -93,7 +94,7 @@ def ablate(
             changed = one.on(changed, value)
         variants += [(values, replace(changed, seed=workload.seed + n)) for n in range(seeds)]
     names = [one.name for one in over]
-    with finished([one for _, one in variants], out, dataset, on_step, resume) as results:
+    with finished([one for _, one in variants], out, dataset, on_step, resume, jobs) as results:
         rows = [
             dict(zip(names, values, strict=True)) | _run_of(result)
             for (values, _), result in zip(variants, results, strict=True)

@@ -28,13 +28,14 @@ def compare(
     on_step=lambda status: None,
     seeds: int = 1,
     resume: bool = False,
+    jobs: int = 1,
 ) -> list[dict[str, Any]]:
     """Run one workload under several schedules and write them side by side; the rows written.
 
     With `seeds` above 1 each runs with so many seeds from the workload's own on: figures are means,
-    accuracies have standard deviations, and bytes are told apart for the first seed. With `resume`
-    runs that an earlier comparison finished before it was stopped are not run again. Raises
-    WorkloadError as `run` does.
+    accuracies have standard deviations, and bytes are told apart for the first seed; `jobs` run at
+    a time. With `resume` runs that an earlier comparison finished before it was stopped are not run
+    again. Raises WorkloadError as `run` does.
     """
     out = require_place(out, "compare.json")
     with misfits():
@@ -44,7 +45,7 @@ def compare(
             for number in range(seeds)
         ]
     rows = []
-    with finished(rivals, out, dataset, on_step, resume) as runs:
+    with finished(rivals, out, dataset, on_step, resume, jobs) as runs:
         for place, schedule in enumerate(schedules):
             results = runs[place * seeds : (place + 1) * seeds]
             accuracies = pd.DataFrame([result.summary["accuracy"] for result in results])

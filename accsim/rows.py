@@ -116,13 +116,14 @@ def tabulate(
     opened: Callable[[Workload], Dataset],
     on_step: OnStep = lambda status: None,
     only_kept: bool = False,
+    jobs: int = 1,
 ) -> pd.DataFrame:
     """Run what is missing of the rows and write their table to `out`; what it tells, a line a row.
 
     Runs are kept beside `out` for the next time, and taken from there if they are of the same
-    workload, seed, data set and version. With `only_kept` nothing is run, and rows that miss a run
-    are left out. `opened` gives the data set of a workload. Raises WorkloadError as `run_missing`,
-    and where no row is left.
+    workload, seed, data set and version; `jobs` run at a time. With `only_kept` nothing is run, and
+    rows that miss a run are left out. `opened` gives the data set of a workload. Raises
+    WorkloadError as `run_missing`, and where no row is left.
     """
     out = require_place(out, "table.csv")
     runs = different_runs(rows)
@@ -133,7 +134,7 @@ def tabulate(
         dataset = opened(of_data[0])
         found = places_of(of_data, runs_of(out), dataset, any_code=True)
         if not only_kept:
-            run_missing(found, dataset, on_step)
+            run_missing(found, dataset, on_step, jobs=jobs)
         places |= dict(zip(same, found, strict=True))
 
     results = {at: place.read() for at, place in places.items() if place.path.exists()}

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from accsim.checkpoint import (
     write_sealed,
 )
 from accsim.data import Dataset
+from accsim.processes import run_in_processes
 from accsim.run import Result, Status, simulate
 from accsim.workload import Workload, WorkloadError
 
@@ -43,6 +45,7 @@ def finished(
     dataset: Dataset,
     on_step: OnStep,
     resume: bool,
+    jobs: int,
 ) -> Iterator[list[Result]]:
     """The results of runs that one report is made of; the block writes it to `out`.
 
@@ -55,7 +58,7 @@ def finished(
             f"--resume needs finished runs in {folder}, but there is no such folder"
         )
     places = places_of(workloads, folder, dataset)
-    run_missing(places, dataset, on_step, resume)
+    run_missing(places, dataset, on_step, resume, jobs)
     yield [place.read() for place in places]
     shutil.rmtree(folder)
 
@@ -73,20 +76,26 @@ def run_missing(
     dataset: Dataset,
     on_step: OnStep = lambda status: None,
     resume: bool = True,
+    jobs: int = 1,
 ) -> None:
-    """Run what is not kept, and keep it; all of it without `resume`.
+    """Run what is not kept, and keep it, `jobs` runs at a time; all of it without `resume`.
 
-    `on_step` is called once for every step of every run, of those that are kept too. Raises
-    WorkloadError as `Place.read` and as `simulate`.
+    Results of fixed-point runs are the same with any `jobs`; those in float32 repeat with as many
+    threads, of which each process has its share. `on_step` is called once for every step of every
+    run, of those that are kept too. Raises WorkloadError as `Place.read`, `simulate` and
+    `run_in_processes`.
     """
     kept = [place for place in places if resume and place.path.exists()]
     for place in kept:
         place.repeat(on_step)
     places[0].folder.mkdir(exist_ok=True)
     try:
-        for place in places:
-            if place not in kept:
-                place.run(dataset, on_step, resume)
+        tasks = [partial(place.run, resume=resume) for place in places if place not in kept]
+        if min(jobs, len(tasks)) > 1:
+            run_in_processes(tasks, dataset, on_step, min(jobs, len(tasks)))
+        else:
+            for task in tasks:
+                task(dataset, on_step)
     finally:
         with suppress(OSError):  # nothing came of it: nothing is left
             places[0].folder.rmdir()

@@ -20,15 +20,16 @@ def twin(
     on_step=lambda status: None,
     seeds: int = 1,
     resume: bool = False,
+    jobs: int = 1,
 ) -> list[dict[str, Any]]:
     """Run one workload in float32 and in fixed point and write them side by side; the runs written.
 
-    With `seeds` above 1 each runs with so many seeds from the workload's own on. With `resume` runs
-    that earlier twins finished before they were stopped are not run again. Raises WorkloadError for
-    a rule or a schedule that has no twin and where torch is not installed.
+    With `seeds` above 1 each runs with so many seeds from the workload's own on; `jobs` run at a
+    time. With `resume` runs that earlier twins finished before they were stopped are not run again.
+    Raises WorkloadError for a rule or a schedule that has no twin and where torch is not installed.
     """
     out = require_place(out, "twin.json")
-    with finished(twins(workload, seeds), out, dataset, on_step, resume) as results:
+    with finished(twins(workload, seeds), out, dataset, on_step, resume, jobs) as results:
         runs = [run_of(result) for result in results]
         minutes = [result.host["total_seconds"] / 60 for result in results]
         write_twin(out, runs, describe(workload), minutes)
