@@ -5,6 +5,7 @@ from enum import Enum, IntEnum, auto
 
 RESIDUAL_BYTES = 2  # of what a stored word keeps with error feedback
 EXPONENT_BYTES = 1  # of an output's own exponent
+PREDICTION_BYTES = 2  # of each logit of a stored prediction, and of its count
 
 
 class Rounding(IntEnum):

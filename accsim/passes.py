@@ -23,6 +23,7 @@ class Passes:
     own_labels: bool = False  # teacher_forward reads the student's weights: it is its own teacher
     separate_domains: bool = False  # micro-batches are of frames and of labelled images in turn
     frozen: tuple[str, ...] = ()  # layers without weight gradient, update and average
+    predictions: int = 0  # frames whose predictions are stored: the labels, which the loss moves on
 
     def __post_init__(self):
         if min(self.teacher_forward, self.student_forward, self.backward, self.frames) < 0:
@@ -34,6 +35,11 @@ class Passes:
                 )
         if self.own_labels and self.ema:
             raise ValueError("ema must be False where own_labels is True: there is no teacher")
+        if self.predictions and self.teacher_forward:
+            raise ValueError(
+                "teacher_forward must be 0 where predictions are stored, "
+                f"not {self.teacher_forward}"
+            )
         sums = tuple(map(sum, zip(*self.parts, strict=True)))
         if sums != (self.student_forward, self.backward):
             raise ValueError(

@@ -85,11 +85,21 @@ class Workload:
                     f"{self.data.labelled_per_batch} labelled images of a batch, not {parts}"
                 )
             images, frames = self.data.labelled_per_batch, self.data.unlabelled_per_batch
-            if not frames and self.algorithm.largest_passes(images, 1).teacher_forward:
+            one_frame, rule = (
+                self.algorithm.largest_passes(images, 1),
+                type(self.algorithm).__name__,
+            )
+            if not frames and one_frame.frames:
                 raise ValueError(
-                    f"unlabelled_per_batch must be at least 1 for {type(self.algorithm).__name__}, "
-                    f"whose teacher labels frames, not 0"
+                    f"unlabelled_per_batch must be at least 1 for {rule}, which learns from "
+                    "frames, not 0"
                 )
+            for name, plain in (("label_views", 1), ("mixup", None)):
+                if one_frame.predictions and getattr(self.data, name) != plain:
+                    raise ValueError(
+                        f"{name} of the stream must be {plain} for {rule}, whose labels are what "
+                        f"it said of each frame itself, not {getattr(self.data, name)}"
+                    )
             batches = self.schedule.turn(1).labels
             if batches * frames > self.data.buffer_frames:
                 raise ValueError(
@@ -231,7 +241,7 @@ def largest_passes(workload: Workload) -> Passes:
         whole,
         teacher_forward=labels + waiting,
         micro_batches=tuple((size, size) for size in sizes) if len(sizes) > 1 else (),
-        queued=waiting,
+        queued=whole.queued + waiting,
         frozen=workload.algorithm.optimizer.frozen(workload.network),
     )
 

@@ -314,7 +314,7 @@ def test_frames_that_a_resting_teacher_skips_are_dropped(workload, dataset):
 
 def test_a_teacher_without_frames_is_refused(workload):
     none = replace(workload.data, unlabelled_per_batch=0)
-    with pytest.raises(ValueError, match="at least 1 for MeanTeacher, whose teacher labels frames"):
+    with pytest.raises(ValueError, match="at least 1 for MeanTeacher, which learns from frames"):
         replace(workload, data=none)
     for rule in (Supervised(), WeightAverage()):
         assert replace(workload, data=none, algorithm=rule).data == none

@@ -59,6 +59,8 @@ class Batch:
     truth: np.ndarray | None = None  # int64[N] what those show, -1: none of the classes
     held_out: np.ndarray | None = None  # int8[N, H, W, C], the same in every step; not augmented
     held_out_labels: np.ndarray | None = None  # int64[N] of those
+    places: np.ndarray | None = None  # int64[N] of the frames: what returns has the same place
+    pool: int = 0  # places that there are
 
 
 class Stream(ABC):
@@ -220,7 +222,9 @@ class SemiSupervisedStream(Stream):
             waiting = camera.fill(0 if turn else at_once * wanted) if wanted else 0
             if not turn:
                 numbers = camera.take(at_once * wanted)
-                frames, kinds, truth = self._frames(dataset, source, pool, numbers, seed)
+                pool_places = in_random_order(numbers, len(pool), random_key(seed, FRAMES))
+                chosen = pool[pool_places]
+                frames, kinds, truth = self._frames(dataset, source, chosen, numbers, seed)
                 arrived = np.array([camera.arrival_ps(number) for number in numbers], np.int64)
             own = slice(turn * wanted, (turn + 1) * wanted)
             first = step * self.labelled_per_batch
@@ -258,6 +262,8 @@ class SemiSupervisedStream(Stream):
                 truth[own],
                 held_out_images,
                 dataset.train_labels[held_out],
+                pool_places[own],
+                len(pool),
             )
 
     def _held_out(self, dataset: Dataset, labelled: np.ndarray, seed: int) -> np.ndarray:
@@ -266,10 +272,12 @@ class SemiSupervisedStream(Stream):
         return np.setdiff1d(draw_labelled(dataset, wanted, self.labelled_imbalance, key), labelled)
 
     def _frames(
-        self, dataset: Dataset, source: Dataset, pool: np.ndarray, numbers: range, seed: int
+        self, dataset: Dataset, source: Dataset, chosen: np.ndarray, numbers: range, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The camera's frames `numbers`: uint8[N, H, W, C], kinds int8[N], classes int64[N]."""
-        chosen = pool[in_random_order(numbers, len(pool), random_key(seed, FRAMES))]
+        """The camera's frames `numbers`, made of the images `chosen`, int64[N].
+
+        uint8[N, H, W, C], kinds int8[N], classes int64[N].
+        """
         images = fit(source.train_images[chosen], dataset.train_images.shape[1:])
         kinds = np.full(len(chosen), FrameKind.CLEAN, np.int8)
         truth = source.train_labels[chosen]

@@ -152,14 +152,18 @@ class WordSweep:
         buffers, unit = machine.buffers, machine.vector_unit
         read_bytes = sum(o.size_bytes for o in self.reads if not o.on_chip)
         write_bytes = sum(o.size_bytes for o in self.writes if not o.on_chip)
+        read_more, write_more = (  # a tile's share may end within a sample that travels whole
+            sum(o.tensor.sample_bytes for o in side if o.places)
+            for side in (self.reads, self.writes)
+        )
         grain = machine.dram.burst_bytes  # in words: then every word size keeps to whole bursts
 
         def share(size_bytes: int, words: int) -> int:
             return ceil_div(size_bytes * words, self.words)
 
         smallest = min(grain, self.words)
-        require(self.label, "input", buffers.input, share(read_bytes, smallest))
-        require(self.label, "output", buffers.output, share(write_bytes, smallest))
+        require(self.label, "input", buffers.input, share(read_bytes, smallest) + read_more)
+        require(self.label, "output", buffers.output, share(write_bytes, smallest) + write_more)
         chunk = ceil_div(self._tile_words(machine, dataflow), grain) * grain
         at_least = 1 if dataflow.run_bytes else TILES_AT_LEAST
 
@@ -167,8 +171,11 @@ class WordSweep:
             """How many tiles share a slot."""
             tile = min(chunk, self.words)
             return min(
-                buffer.tile_bytes // max(share(size, tile), 1)
-                for buffer, size in ((buffers.input, read_bytes), (buffers.output, write_bytes))
+                (buffer.tile_bytes - more) // max(share(size, tile), 1)
+                for buffer, size, more in (
+                    (buffers.input, read_bytes, read_more),
+                    (buffers.output, write_bytes, write_more),
+                )
             )
 
         while chunk > grain and sharing() < at_least:
@@ -192,17 +199,16 @@ class WordSweep:
                 used += high - low
                 if operand.on_chip:
                     needs.append((operand.tensor, operand.needs_bytes(size)))
-                elif high > low:
-                    needed = operand.needs_bytes(size)
-                    loads.append(Transfer(operand.tensor, low, high - low, needed))
+                else:
+                    loads += operand.runs(low, high, operand.needs_bytes(size))
             for operand in self.writes:
                 size = operand.size_bytes
                 low, high = size * first // self.words, size * end // self.words
                 made += high - low
                 if operand.on_chip:
                     makes.append((operand.tensor, high - low))
-                elif high > low:
-                    stores.append(Transfer(operand.tensor, low, high - low))
+                else:
+                    stores += operand.runs(low, high)
             tally.add(loads, (), stores)
             given = ("gradient",) if self.gradient and end == self.words else ()
             tiles.append(

@@ -4,7 +4,7 @@ A tensor lies in DDR in the order in which its producer writes it, so every tran
 contiguous run (EF-Train reshapes its maps to the same end).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from accsim.dataflow.tiling import Tiling
@@ -15,7 +15,7 @@ class Tensor:
     """Samples of one kind of data; two tensors are never equal."""
 
     name: str
-    kind: str  # weights, activations, error, gradient, momentum, teacher, residual, exponents, ...
+    kind: str  # weights, activations, error, gradient, momentum, teacher, predictions, ...
     sample_bytes: int
     samples: int
     address: int | None = None  # first byte in DDR, a multiple of 4 KiB; None: it has none
@@ -32,6 +32,7 @@ class Operand:
     `on_chip`: it is in the resident buffer (or the gradient buffer) and causes no DDR traffic.
     `pending`: an earlier operation of the step writes it, so a reader must wait for its bytes;
     `whole`: for all of them, before the first tile (sums over the batch, another order).
+    `places`: the samples that it uses where those are not the first; each travels alone.
     """
 
     tensor: Tensor
@@ -39,6 +40,7 @@ class Operand:
     on_chip: bool = False
     pending: bool = True
     whole: bool = False
+    places: tuple[int, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -49,6 +51,15 @@ class Operand:
         if not self.pending:
             return 0
         return self.tensor.size_bytes if self.whole else end_bytes
+
+    def runs(self, low: int, high: int, needs_bytes: int = 0) -> "Iterator[Transfer]":
+        """The transfers of its bytes `low` to `high`; of `places`, the samples that end there."""
+        if self.places:
+            size = self.tensor.sample_bytes
+            for place in self.places[low // size : high // size]:
+                yield Transfer(self.tensor, place * size, size, needs_bytes)
+        elif high > low:
+            yield Transfer(self.tensor, low, high - low, needs_bytes)
 
 
 @dataclass(frozen=True, slots=True)

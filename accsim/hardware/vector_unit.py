@@ -44,6 +44,7 @@ STEPS = {
     "apply": Step(("error", "input"), ("below",)),  # a * error + b * input + c
     # words
     "loss": Step(("logits", "labels"), ("error",)),
+    "ensemble_loss": Step(("logits", "labels", "predictions"), ("error", "predictions")),
     "accumulate": Step(("sum", "gradient"), ("total",)),  # of micro-batches, exponents aligned
     "update": Step(("weights", "momentum", "gradient"), ("weights", "momentum")),
     "ema": Step(("weights", "teacher"), ("teacher",)),
@@ -98,6 +99,7 @@ class VectorUnitSpec:
     reduce_cycles: int = 1
     apply_cycles: int = 1
     loss_cycles: int = 8  # exponential table, sum, division by shift and subtract
+    ensemble_loss_cycles: int = 9  # ... and a prediction's multiply-add
     accumulate_cycles: int = 1
     update_cycles: int = 1
     ema_cycles: int = 1

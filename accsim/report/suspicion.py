@@ -21,6 +21,12 @@ def suspicions(tables: Tables) -> list[str]:
         )
     if steps["teacher_accuracy"].notna().any() and not steps["teacher_changed"].any():
         found.append("no word of the teacher ever moved: it is still its random start")
+    predictions = tables.counters[tables.counters["class"] == "predictions"]
+    if len(predictions) and not predictions["moved"].any():
+        found.append(
+            "no frame came a second time, so that none had an earlier prediction for a label: the "
+            "frames taught nothing"
+        )
     still = int((steps["backward_samples"][::-1] == 0).cumprod().sum())
     if still > STANDSTILL * len(steps):
         found.append(

@@ -57,13 +57,13 @@ COLUMNS: dict[str, dict[str, str]] = {
     "counters": {
         "step": "training step, counted from 1",
         "network": "student or teacher",
-        "class": "what the tensor holds: activations, error, gradient; weights or teacher as they "
-        "are stored",
+        "class": "what the tensor holds: activations, error, gradient; weights, teacher or "
+        "predictions as they are stored",
         "tensor": "name of the tensor",
         "words": "words that were made; of a stored tensor, those that were updated",
         "saturated": "words that were clipped to their format",
         "overflowed": "sums that outgrew the accumulator and wrapped",
-        "moved": "stored words that the update changed",
+        "moved": "stored words that the update changed; of predictions, of frames seen before",
         "unmoved": "stored words that had a reason to change, and rounded to where they were",
         "underflowed": "gradients below half the last bit of their word's momentum",
     },

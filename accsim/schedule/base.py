@@ -55,7 +55,13 @@ class Schedule(ABC):
         Raises ValueError for a buffer too small for one tile and for tensors beyond the DDR.
         """
         program = Program(
-            network, numerics, accelerator, dataflow, passes.own_labels, passes.frozen
+            network,
+            numerics,
+            accelerator,
+            dataflow,
+            passes.own_labels,
+            passes.frozen,
+            passes.predictions,
         )
         self.order(program, passes, store)
         return program.operations()

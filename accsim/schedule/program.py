@@ -2,10 +2,10 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from math import prod
+from math import gcd, prod
 
 from accsim.dataflow.base import Dataflow
 from accsim.dataflow.product import SUM_BYTES, GradientProduct, Product
@@ -28,7 +28,14 @@ from accsim.network import (
     Node,
     Shape,
 )
-from accsim.numerics import EXPONENT_BYTES, RESIDUAL_BYTES, Numerics, Scaling, WeightScaling
+from accsim.numerics import (
+    EXPONENT_BYTES,
+    PREDICTION_BYTES,
+    RESIDUAL_BYTES,
+    Numerics,
+    Scaling,
+    WeightScaling,
+)
 from accsim.passes import Passes
 from accsim.schedule.allocation import (
     PAGE_BYTES,
@@ -130,6 +137,7 @@ class Program:
         dataflow: Dataflow,
         own_labels: bool = False,
         frozen: Collection[str] = (),
+        predictions: int = 0,
     ):
         self.network = network
         self.numerics = numerics
@@ -165,6 +173,14 @@ class Program:
             for node in network.nodes
             if node.trains(() if kind != "momentum" else frozen)
         }
+        self._places: Iterator[int] = iter(())  # of this step's frames among the predictions
+        if predictions:  # of each frame its logits and a count
+            self._stores["predictions", network.nodes[-1].index] = self._tensor(
+                "student/predictions",
+                "predictions",
+                (network.classes + 1) * PREDICTION_BYTES,
+                predictions,
+            )
         self._residuals = {
             (kind, node.index): self._tensor(
                 f"{owner}/{node.name}/{kind}_residual",
@@ -266,7 +282,9 @@ class Program:
         With `average` the teacher follows in the same pass over the words as the update. Labels
         that are for more steps than this one wait in DDR.
         """
-        if passes.queued > 0 and not passes.ahead:
+        if passes.predictions:
+            self._places = scattered(passes.frames, passes.predictions)
+        elif passes.queued > 0 and not passes.ahead:
             self._outlasting.add(self._logits["teacher"])
         elif passes.frames and (passes.ahead or passes.queued < 0):
             self._logits["teacher"] = self._map(
@@ -414,15 +432,18 @@ class Program:
         """Logits and labels in, the error of the logits of the samples that count out.
 
         Without student samples the teacher's logits alone, whose confidence rejected the batch.
+        Stored predictions, each at its own place, take those logits' part and are moved on.
         """
         node = self.network.nodes[-1]
+        store = self._stores.get(("predictions", node.index))
+        places = tuple(itertools.islice(self._places, teacher_samples)) if store else ()
         labels: tuple[Tensor, ...] = ()
         logits: dict[Tensor, int] = {}
         if student_samples:
             label_bytes = 1 if self.network.classes < 256 else 2  # one code means: no label
             labels = (self._tensor("student/labels", "labels", label_bytes, student_samples),)
             logits[self._logits["student"]] = student_samples
-        if teacher_samples:
+        if teacher_samples and not store:
             logits[self._logits["teacher"]] = teacher_samples
         writes: tuple[Tensor, ...] = ()
         if backward_samples:
@@ -433,17 +454,25 @@ class Program:
             writes = (self._logit_error,)
         if not logits:
             return
-        words = sum(logits.values()) * node.output.size
+        words = (sum(logits.values()) + len(places)) * node.output.size
         tensors = {"logits": tuple(logits), "labels": labels, "error": writes}
-        reads, writes = _by_role(("loss",), tensors)
+        chain = ("loss",)
+        if store and places:
+            tensors["predictions"], chain = (store,), ("ensemble_loss",)
+        reads, writes = _by_role(chain, tensors)
+
+        def operand(use, tensor):
+            if tensor is store:
+                return replace(use(tensor, len(places)), pending=False, places=places)
+            return use(tensor, logits.get(tensor, tensor.samples))
 
         def job(use):
             return WordSweep(
                 label="loss",
-                chain=("loss",),
+                chain=chain,
                 words=words,
-                reads=tuple(use(tensor, logits.get(tensor, tensor.samples)) for tensor in reads),
-                writes=tuple(use(tensor, tensor.samples) for tensor in writes),
+                reads=tuple(operand(use, tensor) for tensor in reads),
+                writes=tuple(operand(use, tensor) for tensor in writes),
             )
 
         self._draft("student", node, "loss", student_samples, reads, writes, job, words=words)
@@ -1061,8 +1090,20 @@ def _by_role(chain: tuple[str, ...], tensors: dict) -> tuple[tuple[Tensor, ...],
 
 
 _STORES = frozenset(
-    {"weights", "momentum", "teacher", "residual", "exponents"}
+    {"weights", "momentum", "teacher", "residual", "exponents", "predictions"}
 )  # read and written in place, step by step
+
+
+def scattered(count: int, places: int) -> Iterator[int]:
+    """Some of so many `places`, far apart and in no order, as frames that return have them.
+
+    A step is simulated once for all: which frames come is not known. Multiples of the golden ratio
+    spread evenly (Knuth, "The Art of Computer Programming" 3, section 6.4, on hashing by them).
+    """
+    step = next(
+        step for step in range(count * 618 // 1000 + 1, 2 * count + 2) if gcd(step, count) == 1
+    )
+    return (places * (index * step % count) // count for index in range(count))
 
 
 def _flat(node: Node) -> Shape:

@@ -43,6 +43,7 @@ from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
 from accsim.training.semi_supervised import WEIGHT_BITS, SemiSupervised
 from accsim.training.supervised import STUDENT, Supervised
+from accsim.training.temporal_ensembling import TemporalEnsembling
 from accsim.training.weight_average import Exponential, WeightAverage
 
 
@@ -56,12 +57,14 @@ class InFloat(Algorithm):
     every step, for that step, and take the batch whole; what it writes back is its choice.
     """
 
-    rule: Supervised | WeightAverage | MeanTeacher | SelfTaught = field(default_factory=MeanTeacher)
+    rule: Supervised | WeightAverage | MeanTeacher | SelfTaught | TemporalEnsembling = field(
+        default_factory=MeanTeacher
+    )
 
     def __post_init__(self):
         super().__post_init__()
         rule = self.rule
-        if not isinstance(rule, Supervised | WeightAverage | MeanTeacher | SelfTaught):
+        if not isinstance(rule, Supervised | WeightAverage | SemiSupervised):
             raise ValueError(f"rule must be a learning rule such as MeanTeacher(), not {rule!r}")
         if self.evaluation_statistics is not Statistics.RUNNING:
             raise ValueError(
@@ -92,7 +95,7 @@ class InFloat(Algorithm):
 
 @final
 class FloatLearner(Learner):
-    """Student, its momenta and, where the rule has one, the average."""
+    """Student, its momenta and, where the rule has them, the average or the predictions."""
 
     def __init__(self, rule, student: FloatTwin, turn: Callable[[int], Turn], steps: int):
         self.rule, self.student, self.turn, self.steps = rule, student, turn, steps
@@ -105,6 +108,8 @@ class FloatLearner(Learner):
         self.stored = {  # the average as the schedule last wrote it back
             name: p.detach().clone() for name, p in student.tensors.items() if averages
         }
+        remembers = isinstance(rule, TemporalEnsembling)
+        self.predictions = FloatPredictions(rule.ensemble_shift) if remembers else None
 
     def step(self, batch):
         self.done += 1
@@ -118,6 +123,8 @@ class FloatLearner(Learner):
             correct = int((logits[:labelled].argmax(1).numpy() == batch.labels).sum())
             rate = rule.optimizer.rate(self.done, self.steps) / (1 << update.RATE_BITS)
             self._descend(gradients, rate)
+            if self.predictions:
+                self.predictions.move(batch, logits[labelled:], tallies["student"])
             share = self._share()
             if share and self.average:
                 self._move(self.average, *share, tallies["teacher"])
@@ -125,7 +132,7 @@ class FloatLearner(Learner):
         apart = self.is_taught and rule.separate_domains and forward > labelled
         return Outcome(
             passes=Passes(
-                len(taught) * batch.label_views,
+                0 if self.predictions else len(taught) * batch.label_views,
                 forward,
                 0 if rejected else labelled + sure,
                 ema=share is not None,
@@ -133,6 +140,8 @@ class FloatLearner(Learner):
                 micro_batches=((len(taught), sure), (labelled, labelled)) if apart else (),
                 separate_domains=apart,
                 frozen=self.frozen,
+                queued=-len(taught) if self.predictions else 0,
+                predictions=batch.pool if self.predictions else 0,
             ),
             learning_rate=rate,
             labelled_correct=correct,
@@ -181,20 +190,29 @@ class FloatLearner(Learner):
         rule, nothing = self.rule, np.zeros(0, np.int64)
         if not isinstance(rule, SemiSupervised) or not len(batch.teacher_view):
             return torch.zeros(0, self.student.network.classes), nothing > 0, nothing
-        labeller, view = self.average or self.student, _real(batch.teacher_view, batch.exponent)
-        with torch.no_grad():
-            logits = labeller.train()(view)
-            if isinstance(rule, MeanTeacher) and rule.teacher_statistics is Statistics.RUNNING:
-                logits = labeller.eval()(view)  # that of its batch has just moved them on
-        logits = logits.reshape(batch.label_views, -1, logits.shape[1]).mean(0)
+        logits = self._labels(batch)
         confidence, classes = torch.softmax(logits, 1).max(1)
         targets, sure = targets_of(rule.consistency, logits), confidence > rule.confidence_threshold
+        if self.predictions:
+            sure = sure & self.predictions.known(batch)
         if batch.blending:
             partners = torch.from_numpy(batch.blending.partners)
             own = torch.from_numpy(batch.blending.shares)[:, None] / (1 << SHARE_BITS)
             targets = own * targets + (1 - own) * targets[partners]
             sure = sure & sure[partners]
         return targets, sure.numpy(), classes.numpy()
+
+    def _labels(self, batch: Batch) -> Tensor:
+        """The labeller's logits, the mean of its views."""
+        rule = self.rule
+        if self.predictions:
+            return self.predictions.recall(batch, self.student.network.classes)
+        labeller, view = self.average or self.student, _real(batch.teacher_view, batch.exponent)
+        with torch.no_grad():
+            logits = labeller.train()(view)
+            if isinstance(rule, MeanTeacher) and rule.teacher_statistics is Statistics.RUNNING:
+                logits = labeller.eval()(view)  # that of its batch has just moved them on
+        return logits.reshape(batch.label_views, -1, logits.shape[1]).mean(0)
 
     def _backward(self, batch: Batch, targets: Tensor, taught: np.ndarray):
         """The student's logits, their error, and the gradient of every parameter."""
@@ -262,6 +280,31 @@ class FloatLearner(Learner):
             tally.add("teacher", name, average.numel(), moved=int((average != before).sum()))
             if store:
                 stored.copy_(average)
+
+
+class FloatPredictions:
+    """Laine and Aila's Z of every frame, and the ``1 - a**t`` that it is divided by."""
+
+    def __init__(self, shift: int):
+        self.share = 0.5**shift  # 1 - a
+        self.sums = self.weights = torch.zeros(0)
+
+    def known(self, batch: Batch) -> Tensor:
+        """Whether the batch's frames have been seen: bool[N]."""
+        return self.weights[batch.places, 0] > 0
+
+    def recall(self, batch: Batch, classes: int) -> Tensor:
+        """The averaged logits of the batch's frames, 0 of one that has not been seen."""
+        if not len(self.sums):
+            self.sums, self.weights = torch.zeros(batch.pool, classes), torch.zeros(batch.pool, 1)
+        return self.sums[batch.places] / self.weights[batch.places].clamp_min(self.share)
+
+    def move(self, batch: Batch, logits: Tensor, tally: Tally) -> None:
+        """Take in what the student says now."""
+        moved = int(self.known(batch).sum()) * logits.shape[1]
+        for kept, new in ((self.sums, logits), (self.weights, torch.ones(()))):
+            kept[batch.places] = kept[batch.places].lerp(new, self.share)
+        tally.add("predictions", "predictions", logits.numel(), moved=moved)
 
 
 def targets_of(kind: Consistency, labels: Tensor) -> Tensor:

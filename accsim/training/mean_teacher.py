@@ -13,6 +13,7 @@ from accsim.training.average import Average
 from accsim.training.base import Student, count_correct
 from accsim.training.deployed import Deployed
 from accsim.training.fixed_network import Statistics
+from accsim.training.parameters import Map
 from accsim.training.semi_supervised import SemiSupervised, SemiSupervisedLearner
 from accsim.training.supervised import new_student
 
@@ -61,7 +62,8 @@ class MeanTeacherLearner(SemiSupervisedLearner):
         self.forget = forget  # the start, which is random
         self.executor = student.executor.fork(random_key(seed, TEACHER))
 
-    def label(self, images):
+    def label(self, batch):
+        images = Map(batch.teacher_view, batch.exponent)
         return self.executor.forward(self.average.seen, images, self.rule.teacher_statistics).logits
 
     def take_counters(self):

@@ -10,6 +10,7 @@ NeurIPS 2020).
 from dataclasses import dataclass
 from typing import final
 
+from accsim.training.parameters import Map
 from accsim.training.semi_supervised import SemiSupervised, SemiSupervisedLearner
 from accsim.training.supervised import new_student
 
@@ -34,7 +35,8 @@ class SelfTaught(SemiSupervised):
 class SelfTaughtLearner(SemiSupervisedLearner):
     """The student alone."""
 
-    def label(self, images):
+    def label(self, batch):
+        images = Map(batch.teacher_view, batch.exponent)
         return self.of_frames.forward(self.student.parameters, images).logits
 
     def follow(self, how):

@@ -61,6 +61,7 @@ class SemiSupervised(Algorithm):
     separate_domains: bool = False  # passes and batch-norm statistics of the student
     optimizer: Sgd = Sgd()
     own_labels: ClassVar[bool]  # the student labels its frames itself: there is no other network
+    remembers: ClassVar[bool] = False  # labels are what it said of the frames before: no pass more
 
     def __post_init__(self):
         super().__post_init__()
@@ -91,13 +92,15 @@ class SemiSupervised(Algorithm):
         ran = labelled + frames
         apart = ((frames, frames), (labelled, labelled))
         return Passes(
-            frames,
+            0 if self.remembers else frames,
             ran,
             ran,
             ema=not self.own_labels,
             micro_batches=apart if self.separate_domains else (),
+            queued=-frames if self.remembers else 0,
             own_labels=self.own_labels,
             separate_domains=self.separate_domains,
+            predictions=frames if self.remembers else 0,
         )
 
 
@@ -125,6 +128,7 @@ class Study:
     correct: int = 0  # labelled images
     labelled_errors: list[np.ndarray] = field(default_factory=list)  # of the logits
     frame_errors: list[np.ndarray] = field(default_factory=list)
+    predictions: list[np.ndarray] = field(default_factory=list)  # logits of the frames
 
 
 class SemiSupervisedLearner(Learner):
@@ -149,8 +153,8 @@ class SemiSupervisedLearner(Learner):
             )
 
     @abstractmethod
-    def label(self, images: Map) -> np.ndarray:
-        """The labeller's logits of a training batch: int32[N, classes], 12 fractional bits."""
+    def label(self, batch: Batch) -> np.ndarray:
+        """The labeller's logits of the teacher's view: int32[N, classes], 12 fractional bits."""
 
     @abstractmethod
     def follow(self, how: Blend) -> None:
@@ -165,6 +169,8 @@ class SemiSupervisedLearner(Learner):
         turn = self.turn(self.updates + 1)
         labelling = len(batch.teacher_view) if turn.labels else 0
         lesson = self._lesson(batch, labelling)
+        if self.rule.remembers:
+            labelling = 0  # samples that take a pass of the labeller's
         skipped = len(batch.student_view) - len(lesson)
         if turn.ahead:
             lesson, self.lesson = self.lesson or lesson[:0], lesson
@@ -191,6 +197,7 @@ class SemiSupervisedLearner(Learner):
                 own_labels=self.rule.own_labels,
                 separate_domains=self.rule.separate_domains and ran > 0,
                 frozen=study.descent.frozen,
+                predictions=batch.pool if self.rule.remembers else 0,
             ),
             learning_rate=rate,
             labelled_correct=study.correct,
@@ -214,8 +221,7 @@ class SemiSupervisedLearner(Learner):
     def _lesson(self, batch: Batch, labelling: int) -> Lesson:
         """The frames that have labels: of this step's `labelling`, or of an earlier step's."""
         if labelling:
-            logits = self.label(Map(batch.teacher_view, batch.exponent))
-            self.waiting = mean_of_views(logits, batch.label_views)
+            self.waiting = mean_of_views(self.label(batch), batch.label_views)
         logits, self.waiting = np.split(self.waiting, [len(batch.student_view)])
         threshold = round(self.rule.confidence_threshold * (1 << loss.PROBABILITY_BITS))
         sure = loss.softmax(logits, loss.EXP2).max(axis=1) > threshold
@@ -247,6 +253,7 @@ class SemiSupervisedLearner(Learner):
             study.correct += int((top_class(logits) == labels).sum())
             study.labelled_errors.append(supervised)
             study.frame_errors.append(consistency)
+            study.predictions.append(of_frames)
 
 
 def mean_of_views(logits: np.ndarray, views: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STORED = ("weights", "momentum", "teacher", "residual", "exponents")
+STORED = ("weights", "momentum", "teacher", "residual", "exponents", "predictions")
 
 
 class MemoryFault(AssertionError):
