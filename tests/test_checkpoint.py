@@ -24,6 +24,7 @@ from accsim.training.float_learner import InFloat
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.self_taught import SelfTaught
 from accsim.training.semi_supervised import SemiSupervisedLearner
+from accsim.training.temporal_ensembling import TemporalEnsembling
 from accsim.training.weight_average import Equal, WeightAverage
 from accsim.workload import WorkloadError, read_workload
 
@@ -72,6 +73,11 @@ RULES = {
     },
     "weight average in float": {"algorithm": InFloat(WeightAverage(Equal(0.0, every=2)))},
     "self-taught in float": {"algorithm": InFloat(SelfTaught(confidence_threshold=0.0))},
+    "predictions": {"algorithm": TemporalEnsembling(confidence_threshold=0.0), "steps": 20},
+    "predictions in float": {
+        "algorithm": InFloat(TemporalEnsembling(confidence_threshold=0.0)),
+        "steps": 20,
+    },
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from accsim import energy, engine
 from accsim.comparison import compare, told
 from accsim.data import DataError, load, load_folder
+from accsim.data.augmentation import Mixup
 from accsim.data.corruption import Fog
 from accsim.data.disturbance import WHEN, AtRandom, Disturbance, During
 from accsim.data.foreign import OutOfDistribution
@@ -33,6 +34,7 @@ from accsim.training.float_learner import InFloat
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.self_taught import SelfTaught
 from accsim.training.supervised import Supervised
+from accsim.training.temporal_ensembling import TemporalEnsembling
 from accsim.training.weight_average import Equal, WeightAverage
 from accsim.workload import WorkloadError, largest_passes, read_workload
 
@@ -465,6 +467,50 @@ def test_a_student_that_labels_itself_stores_no_teacher(workload, dataset):
     macs = passes.groupby("pass")["macs"].sum()
     assert macs["teacher_forward"] == 6 * 8 * workload.network.macs
     assert result.summary["accuracy"]["teacher"] is None
+
+
+@pytest.mark.parametrize("in_float", [False, True])
+@pytest.mark.parametrize("steps", [6, 20])
+def test_predictions_of_frames_are_charged_and_must_be_used(steps, in_float, workload, dataset):
+    """Of 120 frames, 8 a step, some return in 20 steps and none in 6.
+
+    A prediction is two logits and a count, 16 bits each.
+    """
+    rule = TemporalEnsembling(confidence_threshold=0.0)
+    slow = replace(workload.data, frames_per_second=100)
+    result = simulate(
+        replace(workload, algorithm=InFloat(rule) if in_float else rule, data=slow, steps=steps),
+        dataset,
+    )
+    summary, tables = result.summary, result.tables
+    assert all(book["closed"] for book in summary["ledgers"].values())
+    stored = tables.tensors[tables.tensors["class"] == "predictions"]
+    assert stored[["tensor", "pass"]].values.tolist() == [["student/predictions", "loss"]]
+    assert stored["read_bytes"].tolist() == stored["write_bytes"].tolist() == [steps * 8 * 6]
+    assert set(tables.passes["network"]) == {"student"}
+    assert tables.passes.groupby("pass")["macs"].sum()["student_forward"] == (
+        steps * (8 + 8) * workload.network.macs
+    )
+    accepted = tables.steps["accepted"]
+    assert not accepted[:15].any()
+    assert accepted[15:].sum() == max(steps * 8 - 120, 0)
+    told = [sentence for sentence in summary["suspicions"] if "came a second time" in sentence]
+    assert len(told) == (steps == 6)
+
+
+def test_labels_that_an_own_output_cannot_be_are_refused(workload):
+    rule = TemporalEnsembling()
+    for choice, message in (
+        (
+            {"label_views": 2},
+            "label_views of the stream must be 1 for TemporalEnsembling, .* not 2",
+        ),
+        ({"mixup": Mixup()}, "mixup of the stream must be None for TemporalEnsembling, .* not Mix"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(workload, algorithm=rule, data=replace(workload.data, **choice))
+    with pytest.raises(ValueError, match="at least 1 for TemporalEnsembling, which learns from fr"):
+        replace(workload, algorithm=rule, data=replace(workload.data, unlabelled_per_batch=0))
 
 
 def test_rejected_samples_cost_no_backward_work(workload, dataset):

@@ -81,6 +81,8 @@ class TemporalEnsemblingLearner(SemiSupervisedLearner):
         return {"student": self.student.executor.tally.take()}
 
     def _lesson(self, batch, labelling):
+        if batch.places is None:
+            raise ValueError("places of a batch must be told for TemporalEnsembling, not None")
         self.predictions.make_room(batch.pool)
         lesson = super()._lesson(batch, labelling)
         return replace(lesson, sure=lesson.sure & self.predictions.known(batch.places))

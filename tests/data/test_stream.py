@@ -50,6 +50,18 @@ def test_every_frame_comes_once_before_any_comes_again(dataset):
     assert len({view.tobytes() for view in views}) == 100
 
 
+def test_what_returns_has_the_place_that_it_had(dataset):
+    """Three rounds of 100 frames: an image a place, each place once a round."""
+    seen = batches(dataset, 15, translate=0, flip=False)
+    assert {batch.pool for batch in seen} == {100}
+    places = np.concatenate([batch.places for batch in seen])
+    assert all(sorted(part) == list(range(100)) for part in places.reshape(3, 100))
+    views = np.concatenate([batch.student_view for batch in seen])
+    shown = {}
+    for place, view in zip(places.tolist(), views, strict=True):
+        assert shown.setdefault(place, view.tobytes()) == view.tobytes()
+
+
 def test_views_differ_but_show_the_same_frames(dataset):
     batch = batches(dataset, 1)[0]
     assert not np.array_equal(batch.student_view, batch.teacher_view)

@@ -34,6 +34,16 @@ def test_a_teacher_that_never_moves_is_told(run):
     assert suspicions(none) == []
 
 
+def test_predictions_of_frames_that_never_return_are_told(run):
+    def kept(moved):
+        counters = run.tables.counters.replace({"class": {"weights": "predictions"}})
+        return replace(run.tables, counters=counters.assign(moved=moved))
+
+    (told,) = suspicions(kept(0))
+    assert told.startswith("no frame came a second time")
+    assert suspicions(kept([0, 0, 0, 0, 3, 0])) == []
+
+
 def test_a_gate_that_shuts_for_good_is_told(run):
     (told,) = suspicions(with_steps(run, backward_samples=[32, 0, 0, 0]))
     assert told.startswith("the last 3 of 4 batches were rejected whole")
