@@ -46,10 +46,6 @@ SCHEDULES = {
     "TeacherAhead": (TeacherAhead(LayerwiseEma()), replace(STEP, ahead=True)),
     "queued labels": (LayerwiseEma(), replace(STEP, teacher_forward=9, queued=3)),
     "AlternateTeacher": (AlternateTeacher(SeparateEma()), replace(STEP, teacher_forward=0)),
-    "predictions": (
-        GradientAccumulation(SeparateEma(), 2),
-        replace(PARTS, teacher_forward=0, ema=False, queued=-6, own_labels=True, predictions=500),
-    ),
 }
 NETWORKS = {
     "convnet": convnet.network(width=4),

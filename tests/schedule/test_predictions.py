@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from memory_twin import check_transfers
+from memory_twin import STORED, check_transfers
 
 from accsim import engine, ledger
 from accsim.network import Linear, Network, Shape
@@ -84,6 +84,22 @@ def test_the_store_lies_in_ddr_for_the_whole_step(lower, machine):
         for passes in (STEP, without)
     ]
     assert ends[0] - ends[1] >= 1000 * RECORD
+
+
+def test_what_is_stored_lies_at_the_same_place_in_every_step(lower, machine):
+    """Of frames that are all new, all accepted, and fewer."""
+    steps = (replace(STEP, backward=2), STEP, replace(STEP, student_forward=4, queued=-2))
+    places = [
+        {
+            one.tensor.name: one.address
+            for operation in lower(SeparateEma(), machine, passes)
+            for one in operation.takes
+            if one.tensor.kind in STORED
+        }
+        for passes in steps
+    ]
+    assert places[0] == places[1] == places[2]
+    assert len(places[0]) == 2 * 3 + 1  # weights and momentum of three layers, predictions
 
 
 @pytest.mark.parametrize("separate", [False, True])
