@@ -6,6 +6,7 @@ from enum import Enum, IntEnum, auto
 RESIDUAL_BYTES = 2  # of what a stored word keeps with error feedback
 EXPONENT_BYTES = 1  # of an output's own exponent
 PREDICTION_BYTES = 2  # of each logit of a stored prediction, and of its count
+SCORE_BYTES = 8  # in a heap: a frame's score, when it came (older first among equals), where it is
 
 
 class Rounding(IntEnum):

@@ -4,6 +4,24 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Frames that wait in DDR for later steps: of each class those whose scores are highest.
+
+    Every class has a heap of scores; a frame lies there once, however many classes keep it.
+    """
+
+    per_class: int  # frames at most
+    soft: bool = False  # beside each lie its labels, a word a class; else its classes are its heaps
+    frames: int = 0  # of this step's, written there
+    scores: int = 0  # of those, one for each class that keeps the frame
+
+    @property
+    def levels(self) -> int:
+        """Height of a heap that is full."""
+        return self.per_class.bit_length()
+
+
+@dataclass(frozen=True)
 class Passes:
     """The work of one training step; the learner reports it, the clock charges it.
 
@@ -24,6 +42,7 @@ class Passes:
     separate_domains: bool = False  # micro-batches are of frames and of labelled images in turn
     frozen: tuple[str, ...] = ()  # layers without weight gradient, update and average
     predictions: int = 0  # frames whose predictions are stored: the labels, which the loss moves on
+    kept: Kept | None = None  # frames in DDR that steps learn from after those that label them
 
     def __post_init__(self):
         if min(self.teacher_forward, self.student_forward, self.backward, self.frames) < 0:

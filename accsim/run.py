@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,23 +125,29 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
     skipped = 0  # frames that the schedule did not have labelled
     at_once = max(workload.schedule.turn(1).labels, 1)  # steps whose frames the teacher labels
     before: Batch | None = None
-    batches = workload.data.batches(dataset, clock, workload.steps, workload.seed, at_once)
+    batches = workload.data.batches(
+        dataset, clock, workload.steps, workload.seed, at_once,
+        lambda step: workload.algorithm.looks(step, workload.steps),
+    )  # fmt: skip
     updates = 0
     pseudo_labels = np.zeros(len(dataset.classes), np.int64)  # since the last evaluation
     by_class: list[tuple[int, str, int]] = []
     right: Counter[str] = Counter()  # frames, and those told right by each network; since then
     on_stream: list[tuple[int, str, int, int]] = []
     checks: list[Check] = []
+    phases: list[str | None] = []  # of every step
     for step, batch in enumerate(batches, 1):  # frames arrive while the machine works
         if deployed:  # test, then train
             right.update(_right_on_frames(batch, (learner, deployed)))
         with misfits(norm.DivergedError, f"step {step}: "):
             outcome = learner.step(batch)  # values: which passes ran, on how many samples
         updates += not outcome.passes.rejected
-        cost = clock.charge(outcome.passes, max(updates, 1))  # cycles, joules; advances its time
+        with misfits():
+            cost = clock.charge(outcome.passes, max(updates, 1))  # cycles, joules; advances time
         if outcome.check:
             cost += clock.charge(outcome.check.passes, max(updates, 1))
             checks.append(outcome.check)
+        phases.append(outcome.phase)
         skipped += outcome.skipped_frames
         learned = before if before and outcome.passes.ahead else batch  # its frames
         row = _row(step, batch, learned, skipped, outcome, cost, clock)
@@ -200,6 +207,8 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
     summary["stream"] = stream_accuracy(tables)
     summary["lost"] = lost_shares(tables)
     summary["guard"] = _guarded(checks)
+    if any(phases):
+        summary["phases"] = _phases(phases, steps)
     summary["suspicions"] = suspicions(tables)
     host = {
         "total_seconds": time.perf_counter() - started,
@@ -278,7 +287,11 @@ def _deployed(workload: Workload, dataset: Dataset) -> Deployed | None:
     learner = start.algorithm.start(
         workload.network, workload.numerics, whole_steps, start.steps, workload.seed
     )
-    for batch in start.data.batches(dataset, FactoryClock(), start.steps, workload.seed):
+    batches = start.data.batches(
+        dataset, FactoryClock(), start.steps, workload.seed,
+        looks=lambda step: start.algorithm.looks(step, start.steps),
+    )  # fmt: skip
+    for batch in batches:
         learner.step(batch)
     trained = learner.trained()
     if trained is None:
@@ -322,6 +335,28 @@ def _guarded(checks: Sequence[Check]) -> dict[str, int] | None:
         "least_right": checks[0].least,
         "lowest_right": min(check.right for check in checks),
     }
+
+
+def _phases(phases: Sequence[str | None], steps: pd.DataFrame) -> list[dict[str, Any]]:
+    """What each phase of the rule took: its steps, their time and energy, the frames it labelled."""
+    changes = np.cumsum([now != before for before, now in pairwise([None, *phases])])
+    ended = dict.fromkeys(("simulated_seconds", "joules"), 0.0)  # where the phase before did
+    rows = []
+    for _, of_phase in steps.groupby(changes):
+        first, last = of_phase.iloc[0], of_phase.iloc[-1]
+        rows.append(
+            {
+                "phase": phases[int(first["step"]) - 1],
+                "first_step": int(first["step"]),
+                "last_step": int(last["step"]),
+                "seconds": float(last["simulated_seconds"] - ended["simulated_seconds"]),
+                "joules": float(last["joules"] - ended["joules"]),
+                "labelled": int(of_phase["unlabelled_samples"].sum()),
+                "kept": int(of_phase["accepted"].sum()),
+            }
+        )
+        ended = last
+    return rows
 
 
 def _accuracy(learner: Learner | Deployed, test: Map, labels: np.ndarray) -> dict[str, float]:

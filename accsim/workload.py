@@ -42,6 +42,7 @@ class Pretraining:
             raise ValueError(
                 f"steps of a pretraining must be a whole number of at least 1, not {self.steps}"
             )
+        self.algorithm.require(self.data)
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class Workload:
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value}")
         self.algorithm.optimizer.frozen(self.network)
+        self.algorithm.require(self.data)
         if self.fresh_layers and self.start is None:
             raise ValueError(
                 f"fresh must be () without a start, where every layer is, not {self.fresh!r}"

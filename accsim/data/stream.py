@@ -1,8 +1,9 @@
 """What the learner is fed: replayed labelled images, and camera frames in simulated time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from accsim.kernels.fixed_point import random_key
 from accsim.units import PS_PER_SECOND, ceil_div
 
 LABEL_DRAW, REPLAY, FRAMES, LABELLED_VIEW, STUDENT_VIEW, TEACHER_VIEW = range(10, 16)  # key labels
-LABEL_NOISE, FRAME_DRAW, DISTURBANCES, MIXUP = range(16, 20)
+LABEL_NOISE, FRAME_DRAW, DISTURBANCES, MIXUP, KEPT_VIEW = range(16, 21)
 
 
 class Clock(Protocol):
@@ -61,6 +62,8 @@ class Batch:
     held_out_labels: np.ndarray | None = None  # int64[N] of those
     places: np.ndarray | None = None  # int64[N] of the frames: what returns has the same place
     pool: int = 0  # places that there are
+    pixels: np.ndarray | None = None  # uint8[N, H, W, C], the frames before they are normalised
+    view: Callable[[np.ndarray], np.ndarray] | None = None  # the student's, of pixels of any step
 
 
 class Stream(ABC):
@@ -92,11 +95,18 @@ class Stream(ABC):
 
     @abstractmethod
     def batches(
-        self, dataset: Dataset, clock: Clock, steps: int, seed: int, at_once: int = 1
+        self,
+        dataset: Dataset,
+        clock: Clock,
+        steps: int,
+        seed: int,
+        at_once: int = 1,
+        looks: Callable[[int], bool] = lambda step: True,
     ) -> Iterator[Batch]:
         """One batch a step; waits on `clock` for frames that have not arrived.
 
-        Those of `at_once` steps are taken, and shown to the teacher, in the first of them.
+        Those of `at_once` steps are taken, and shown to the teacher, in the first of them. A step,
+        counted from 1, that does not look at the stream waits for no frame and takes none.
         """
 
 
@@ -183,7 +193,7 @@ class SemiSupervisedStream(Stream):
         tests = {repr(d.what): d.what.test(dataset) for d in self.disturbances}
         return {name: test for name, test in tests.items() if test is not None}
 
-    def batches(self, dataset, clock, steps, seed, at_once=1):
+    def batches(self, dataset, clock, steps, seed, at_once=1, looks=lambda step: True):
         for disturbance in self.disturbances:
             disturbance.what.check(dataset)
         source = dataset
@@ -216,10 +226,15 @@ class SemiSupervisedStream(Stream):
                 strong.cover(seen, key)
             return seen
 
-        wanted = self.unlabelled_per_batch
+        def kept_view(step, images):
+            return view(images, KEPT_VIEW, step, strong=self.student_augmentation)
+
         for step in range(steps):
             turn = step % at_once
-            waiting = camera.fill(0 if turn else at_once * wanted) if wanted else 0
+            wanted = self.unlabelled_per_batch if looks(step + 1) else 0
+            waiting = (
+                camera.fill(0 if turn else at_once * wanted) if self.unlabelled_per_batch else 0
+            )
             if not turn:
                 numbers = camera.take(at_once * wanted)
                 pool_places = in_random_order(numbers, len(pool), random_key(seed, FRAMES))
@@ -264,6 +279,8 @@ class SemiSupervisedStream(Stream):
                 dataset.train_labels[held_out],
                 pool_places[own],
                 len(pool),
+                frames[own],
+                partial(kept_view, step),
             )
 
     def _held_out(self, dataset: Dataset, labelled: np.ndarray, seed: int) -> np.ndarray:

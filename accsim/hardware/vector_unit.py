@@ -48,6 +48,8 @@ STEPS = {
     "accumulate": Step(("sum", "gradient"), ("total",)),  # of micro-batches, exponents aligned
     "update": Step(("weights", "momentum", "gradient"), ("weights", "momentum")),
     "ema": Step(("weights", "teacher"), ("teacher",)),
+    # frames that later steps learn from, copied to where they wait; and the heaps of their scores
+    "keep": Step(("frames", "scores"), ("kept", "scores")),
 }
 
 
@@ -103,6 +105,7 @@ class VectorUnitSpec:
     accumulate_cycles: int = 1
     update_cycles: int = 1
     ema_cycles: int = 1
+    keep_cycles: int = 1
     fill_cycles: int = 7  # memory, operands, products, alignment, sum, two roundings
 
     def __post_init__(self):

@@ -1,6 +1,6 @@
 """The five lines in which a run answers: for the terminal and for the top of the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.ticker import EngFormatter
@@ -69,6 +69,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Learned", learned(result["accuracy"])),
         *([("Stream", on_stream(result["stream"]))] if result.get("stream") else []),
         *([("Guard", guarded(result["guard"]))] if result.get("guard") else []),
+        *([("Phases", went_through(result["phases"]))] if result.get("phases") else []),
         (
             "Speed",
             f"{quantity(cost['seconds'] / steps, 's')} and {cost['cycles'] / steps:,.0f} cycles a "
@@ -119,6 +120,18 @@ def guarded(guard: Mapping[str, int]) -> str:
         f"checks: at the lowest {guard['lowest_right']:,} of {guard['images']:,} held-out images "
         f"were right, and {guard['least_right']:,} must be"
     )
+
+
+def went_through(phases: Sequence[Mapping[str, Any]]) -> str:
+    """Every phase of a rule: its last step, time and energy, and what it kept of the stream."""
+    told = []
+    for row in phases:
+        sentence = f"{row['phase']} to step {row['last_step']:,} "
+        sentence += f"({quantity(row['seconds'], 's')}, {quantity(row['joules'], 'J')}"
+        if row["labelled"]:
+            sentence += f", {row['kept']:,} of {row['labelled']:,} frames kept as they came"
+        told.append(f"{sentence})")
+    return "; ".join(told)
 
 
 def stood(shifts: Mapping[str, Mapping[str, Any]]) -> str:

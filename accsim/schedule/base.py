@@ -62,8 +62,10 @@ class Schedule(ABC):
             passes.own_labels,
             passes.frozen,
             passes.predictions,
+            passes.kept,
         )
         self.order(program, passes, store)
+        program.keep()
         return program.operations()
 
 

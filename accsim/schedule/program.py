@@ -32,11 +32,12 @@ from accsim.numerics import (
     EXPONENT_BYTES,
     PREDICTION_BYTES,
     RESIDUAL_BYTES,
+    SCORE_BYTES,
     Numerics,
     Scaling,
     WeightScaling,
 )
-from accsim.passes import Passes
+from accsim.passes import Kept, Passes
 from accsim.schedule.allocation import (
     PAGE_BYTES,
     Allocation,
@@ -138,6 +139,7 @@ class Program:
         own_labels: bool = False,
         frozen: Collection[str] = (),
         predictions: int = 0,
+        kept: Kept | None = None,
     ):
         self.network = network
         self.numerics = numerics
@@ -152,6 +154,7 @@ class Program:
         self._step_inputs: dict[tuple[int, str], tuple[Tensor, ...]] = {}  # of its vector steps
         self._logits: dict[str, Tensor] = {}
         self._unrounded: list[tuple[Tensor, _Draft]] = []  # a map whose sums wait, what makes them
+        self._images: dict[str, Tensor] = {}
         self._copies: dict[Tensor, Tensor] = {}  # where the average of a teacher kept twice goes
         self._outlasting: set[Tensor] = set()  # what later steps read too
         self._logit_error: Tensor | None = None
@@ -205,6 +208,20 @@ class Program:
                 ("teacher", "teacher", "output", node.output.channels),
             )
         }
+        self.kept = kept
+        self._kept_stores = self._stores_of_frames(kept) if kept else {}
+
+    def _stores_of_frames(self, kept: Kept) -> dict[str, Tensor]:
+        """The heaps, where the frames that are kept lie, and their labels where these are soft."""
+        room, bits = kept.per_class * self.network.classes, self.numerics.activation_bits
+        stores = {
+            "scores": self._tensor("kept/scores", "kept_scores", SCORE_BYTES, room),
+            "frames": self._map("kept/frames", "kept_frames", self.network.image, room, bits),
+        }
+        if kept.soft:
+            classes = self.network.nodes[-1].output
+            stores["labels"] = self._map("kept/labels", "kept_labels", classes, room, bits)
+        return stores
 
     def _narrowed(self, kind: str, node: Node) -> tuple[Tensor, ...]:
         """The exponents of every output's weights, where they have their own."""
@@ -325,9 +342,9 @@ class Program:
         ema_ahead: bool = False,
     ) -> None:
         bits = self.numerics.activation_bits
-        outputs = {
-            INPUT: self._map(f"{network}/images", "images", self.network.image, samples, bits)
-        }
+        images = self._map(f"{network}/images", "images", self.network.image, samples, bits)
+        self._images[network] = images
+        outputs = {INPUT: images}
         to_average = deque(self.network.nodes if ema_ahead else ())
         self._average_next(to_average)
         for node in self.network.nodes:
@@ -724,6 +741,40 @@ class Program:
 
         self._draft(network, node, pass_name, 0, reads, writes, job, words=words)
 
+    # Frames that wait
+
+    def keep(self) -> None:
+        """Copy the frames that some class keeps, of those just labelled, and sink their scores.
+
+        A score that takes the place of the lowest sinks through its heap: of each level two are
+        read and one is written, the lowest is in a register. Where the heaps have fewer scores than
+        that touches, they are read and written once.
+        """
+        kept = self.kept
+        if not (kept and kept.frames):
+            return
+        node, room = self.network.nodes[-1], kept.per_class * self.network.classes
+        read, written = (
+            min(kept.scores * count, room) for count in (2 * (kept.levels - 1), kept.levels)
+        )
+        scores, *stores = self._kept_stores.values()
+        sources = (self._images["teacher"], self._logits["teacher"])[: len(stores)]
+        tensors = {"frames": sources, "scores": (scores,), "kept": tuple(stores)}
+        reads, writes = _by_role(("keep",), tensors)
+        words = kept.frames * (self.network.image.size + kept.soft * self.network.classes) + read
+
+        def job(use):
+            frames = kept.frames
+            return WordSweep(
+                label="keep",
+                chain=("keep",),
+                words=words,
+                reads=tuple(use(one, read if one is scores else frames) for one in reads),
+                writes=tuple(use(one, written if one is scores else frames) for one in writes),
+            )
+
+        self._draft("teacher", node, "keep", kept.frames, reads, writes, job, words=words)
+
     # Drafts, and what becomes of them
 
     def _product_window(self, node: Node, transposed: bool = False) -> Window:
@@ -967,6 +1018,8 @@ class Program:
                 if not (self.own_labels and kind == "teacher"):  # there is no teacher
                     life = Life(tensor, tensor.size_bytes, 0, end)
                     placed += largest_first("ddr", [life], arena)
+        for tensor in self._kept_stores.values():
+            placed += largest_first("ddr", [Life(tensor, tensor.size_bytes, 0, end)], arena)
         lives = [
             Life(tensor, tensor.size_bytes, *self._lingering(*span))
             for tensor, span in spans.items()
@@ -1090,7 +1143,10 @@ def _by_role(chain: tuple[str, ...], tensors: dict) -> tuple[tuple[Tensor, ...],
 
 
 _STORES = frozenset(
-    {"weights", "momentum", "teacher", "residual", "exponents", "predictions"}
+    {
+        *("weights", "momentum", "teacher", "residual", "exponents", "predictions"),
+        *("kept_frames", "kept_labels", "kept_scores"),
+    }
 )  # read and written in place, step by step
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accsim.data.stream import Batch
+from accsim.data.stream import Batch, Stream
 from accsim.kernels import update
 from accsim.kernels.fixed_point import limit, random_key
 from accsim.network import Network
@@ -151,6 +151,7 @@ class Outcome:
     skipped_frames: int  # of the batch, that the schedule left unlabelled
     counters: dict[str, Counters]  # of the student and, if there is one, of the teacher
     check: Check | None = None  # after the step, by a guard
+    phase: str | None = None  # of a rule that has several, that the step is in
 
     @property
     def accepted(self) -> int:
@@ -241,6 +242,13 @@ class Algorithm(ABC):
     @abstractmethod
     def optimizer(self) -> Sgd:
         """How the student moves, and which of its layers."""
+
+    def require(self, stream: Stream) -> None:  # noqa: B027
+        """Raise ValueError for a stream that this rule cannot learn from."""
+
+    def looks(self, step: int, steps: int) -> bool:
+        """Whether `step` of `steps`, from 1, takes frames from the stream."""
+        return True
 
     @abstractmethod
     def largest_passes(self, labelled: int, frames: int) -> Passes:
