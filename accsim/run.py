@@ -338,7 +338,7 @@ def _guarded(checks: Sequence[Check]) -> dict[str, int] | None:
 
 
 def _phases(phases: Sequence[str | None], steps: pd.DataFrame) -> list[dict[str, Any]]:
-    """What each phase of the rule took: its steps, their time and energy, the frames it labelled."""
+    """What each phase of the rule took: its steps, time and energy, and the frames it labelled."""
     changes = np.cumsum([now != before for before, now in pairwise([None, *phases])])
     ended = dict.fromkeys(("simulated_seconds", "joules"), 0.0)  # where the phase before did
     rows = []

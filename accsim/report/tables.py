@@ -122,6 +122,7 @@ PASSES = (
     "accumulate",
     "update",
     "ema",
+    "keep",
 )
 
 

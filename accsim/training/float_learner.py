@@ -3,7 +3,7 @@
 Needs the package's extra ``float`` (torch). Not the same bits on every machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,6 +19,9 @@ from accsim.data.augmentation import SHARE_BITS
 from accsim.data.stream import Batch
 from accsim.kernels import update
 from accsim.kernels.fixed_point import random_key
+from accsim.kernels.loss import PROBABILITY_BITS
+from accsim.network import Network
+from accsim.numerics import Numerics
 from accsim.passes import Passes, Turn
 from accsim.training import parameters
 from accsim.training.base import (
@@ -27,6 +30,7 @@ from accsim.training.base import (
     Algorithm,
     Learner,
     Outcome,
+    Sgd,
 )
 from accsim.training.consistency import (
     Consistency,
@@ -41,6 +45,7 @@ from accsim.training.float_twin import FloatTwin
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
+from accsim.training.self_training import Learned, SelfTraining, SelfTrainingLearner
 from accsim.training.semi_supervised import WEIGHT_BITS, SemiSupervised
 from accsim.training.supervised import STUDENT, Supervised
 from accsim.training.temporal_ensembling import TemporalEnsembling
@@ -57,14 +62,14 @@ class InFloat(Algorithm):
     every step, for that step, and take the batch whole; what it writes back is its choice.
     """
 
-    rule: Supervised | WeightAverage | MeanTeacher | SelfTaught | TemporalEnsembling = field(
-        default_factory=MeanTeacher
-    )
+    rule: (
+        Supervised | WeightAverage | MeanTeacher | SelfTaught | TemporalEnsembling | SelfTraining
+    ) = field(default_factory=MeanTeacher)
 
     def __post_init__(self):
         super().__post_init__()
         rule = self.rule
-        if not isinstance(rule, Supervised | WeightAverage | SemiSupervised):
+        if not isinstance(rule, Supervised | WeightAverage | SemiSupervised | SelfTraining):
             raise ValueError(f"rule must be a learning rule such as MeanTeacher(), not {rule!r}")
         if self.evaluation_statistics is not Statistics.RUNNING:
             raise ValueError(
@@ -75,6 +80,12 @@ class InFloat(Algorithm):
     @property
     def optimizer(self):
         return self.rule.optimizer
+
+    def require(self, stream):
+        self.rule.require(stream)
+
+    def looks(self, step, steps):
+        return self.rule.looks(step, steps)
 
     def largest_passes(self, labelled, frames):
         return self.rule.largest_passes(labelled, frames)
@@ -88,9 +99,16 @@ class InFloat(Algorithm):
                 "as SeparateEma"
             )
         self.rule.start(network, numerics, turn, steps, seed)  # what it refuses, this does
-        student = FloatTwin(network)
-        student.load(parameters.initial(network, numerics, random_key(seed, STUDENT)))
-        return FloatLearner(self.rule, student, turn, steps)
+        if isinstance(self.rule, SelfTraining):
+            return FloatSelfTraining(self.rule, network, numerics, turn, steps, seed)
+        return FloatLearner(self.rule, new_twin(network, numerics, seed), turn, steps)
+
+
+def new_twin(network: Network, numerics: Numerics, seed: int) -> FloatTwin:
+    """A student where that of fixed point starts."""
+    student = FloatTwin(network)
+    student.load(parameters.initial(network, numerics, random_key(seed, STUDENT)))
+    return student
 
 
 @final
@@ -101,7 +119,6 @@ class FloatLearner(Learner):
         self.rule, self.student, self.turn, self.steps = rule, student, turn, steps
         self.done = self.moves = 0
         self.frozen = rule.optimizer.frozen(student.network)
-        self.shares = student.by_layer(rule.optimizer.share)
         self.momenta = {name: torch.zeros_like(p) for name, p in student.tensors.items()}
         averages = isinstance(rule, MeanTeacher | WeightAverage)
         self.average = deepcopy(student).requires_grad_(False) if averages else None
@@ -122,7 +139,7 @@ class FloatLearner(Learner):
             logits, errors, gradients = self._backward(batch, targets, taught)
             correct = int((logits[:labelled].argmax(1).numpy() == batch.labels).sum())
             rate = rule.optimizer.rate(self.done, self.steps) / (1 << update.RATE_BITS)
-            self._descend(gradients, rate)
+            descend(self.student, self.momenta, rule.optimizer, gradients, rate)
             if self.predictions:
                 self.predictions.move(batch, logits[labelled:], tallies["student"])
             share = self._share()
@@ -161,24 +178,8 @@ class FloatLearner(Learner):
                 continue
             if isinstance(self.rule, WeightAverage):
                 network.load_statistics(self.student)  # it has no forward pass of its own
-            network = self._ready(network, images)
-            counts[name] = 0
-            for first in range(0, len(labels), EVALUATION_BATCH):
-                part = slice(first, first + EVALUATION_BATCH)
-                with torch.no_grad():
-                    best = network(_real(images.values[part], images.exponent)).argmax(1)
-                counts[name] += int((best.numpy() == labels[part]).sum())
+            counts[name] = told_right(network, images, labels, self.rule.evaluation_statistics)
         return counts
-
-    def _ready(self, network: FloatTwin, images: Map) -> FloatTwin:
-        """The network with the statistics that the rule wants it evaluated by."""
-        if self.rule.evaluation_statistics is Statistics.ADAPTED:
-            first = images.values[: min(ADAPTATION_IMAGES, most_adapted(network.network))]
-            network = deepcopy(network)
-            network.share = 1.0
-            with torch.no_grad():
-                network.train()(_real(first, images.exponent))
-        return network.eval()
 
     @property
     def is_taught(self) -> bool:
@@ -242,22 +243,6 @@ class FloatLearner(Learner):
         kept_apart = {name: buffer.clone() for name, buffer in student.named_buffers()}
         return torch.cat([functional_call(student, kept_apart, (labelled,)), of_frames])
 
-    def _descend(self, gradients: list[Tensor], rate: float) -> None:
-        """One step of SGD with momentum, the rate inside the momentum."""
-        optimizer = self.rule.optimizer
-        with torch.no_grad():
-            for (name, parameter), gradient in zip(
-                self.student.tensors.items(), gradients, strict=True
-            ):
-                if not self.shares[name]:
-                    continue
-                decay = optimizer.weight_decay if name.endswith("_weight") else 0.0
-                momentum = self.momenta[name]
-                momentum.mul_(optimizer.momentum).add_(
-                    gradient + decay * parameter, alpha=rate * self.shares[name]
-                )
-                parameter.sub_(momentum)
-
     def _share(self) -> tuple[Fraction, bool] | None:
         """How far from the stored average the next is, and if it is stored; None: it rests."""
         match self.rule:
@@ -305,6 +290,89 @@ class FloatPredictions:
         for kept, new in ((self.sums, logits), (self.weights, torch.ones(()))):
             kept[batch.places] = kept[batch.places].lerp(new, self.share)
         tally.add("predictions", "predictions", logits.numel(), moved=moved)
+
+
+def descend(
+    student: FloatTwin,
+    momenta: dict[str, Tensor],
+    optimizer: Sgd,
+    gradients: Sequence[Tensor],
+    rate: float,
+) -> None:
+    """One step of SGD with momentum, the rate inside the momentum, in place."""
+    shares = student.by_layer(optimizer.share)
+    with torch.no_grad():
+        for (name, parameter), gradient in zip(student.tensors.items(), gradients, strict=True):
+            if not shares[name]:
+                continue
+            decay = optimizer.weight_decay if name.endswith("_weight") else 0.0
+            momentum = momenta[name]
+            momentum.mul_(optimizer.momentum).add_(
+                gradient + decay * parameter, alpha=rate * shares[name]
+            )
+            parameter.sub_(momentum)
+
+
+def told_right(network: FloatTwin, images: Map, labels: np.ndarray, statistics: Statistics) -> int:
+    """Images whose largest logit is their label's, with the statistics that the rule wants."""
+    if statistics is Statistics.ADAPTED:
+        first_images = images.values[: min(ADAPTATION_IMAGES, most_adapted(network.network))]
+        network = deepcopy(network)
+        network.share = 1.0
+        with torch.no_grad():
+            network.train()(_real(first_images, images.exponent))
+    total = 0
+    for first in range(0, len(labels), EVALUATION_BATCH):
+        part = slice(first, first + EVALUATION_BATCH)
+        with torch.no_grad():
+            best = network.eval()(_real(images.values[part], images.exponent)).argmax(1)
+        total += int((best.numpy() == labels[part]).sum())
+    return total
+
+
+@final
+class FloatSelfTraining(SelfTrainingLearner):
+    """The phases of self-training in float32; frames are ranked by scores of as many bits."""
+
+    def __init__(self, rule, network, numerics: Numerics, turn, steps: int, seed: int):
+        super().__init__(rule, network, turn, steps, seed, deployed=False)
+        self.numerics = numerics
+        self.renew(seed)
+        self.teacher: FloatTwin | None = None
+
+    def renew(self, seed):
+        self.student = new_twin(self.network, self.numerics, seed)
+        self.momenta = {name: torch.zeros_like(p) for name, p in self.student.tensors.items()}
+
+    def promote(self):
+        self.teacher = deepcopy(self.student)
+        return {name: words.numel() for name, words in self.teacher.tensors.items()}
+
+    def label(self, images):
+        assert self.teacher is not None
+        with torch.no_grad():
+            logits = self.teacher.eval()(_real(images.values, images.exponent))
+        return (torch.softmax(logits, 1) * (1 << PROBABILITY_BITS)).round().int().numpy()
+
+    def learn(self, lesson, optimizer, stretch, seed):
+        logits = self.student.train()(_real(lesson.images, lesson.exponent))
+        targets = torch.from_numpy(lesson.targets) / (1 << PROBABILITY_BITS)
+        whole = functional.cross_entropy(logits, targets)
+        errors, *gradients = torch.autograd.grad(whole, [logits, *self.student.parameters()])
+        step = self.done - stretch.first + 1
+        rate = optimizer.rate(step, stretch.steps) / (1 << update.RATE_BITS)
+        descend(self.student, self.momenta, optimizer, gradients, rate)
+        told = (logits.argmax(1) == targets.argmax(1))[: lesson.labelled]
+        of_labelled, of_frames = errors.tensor_split([lesson.labelled])
+        return Learned(rate, int(told.sum()), float(of_labelled.norm()), float(of_frames.norm()))
+
+    def take_counters(self):
+        return Tally().take()
+
+    def right(self, network, images, labels):
+        asked = self.teacher if network == "teacher" else self.student
+        assert asked is not None
+        return told_right(asked, images, labels, self.rule.evaluation_statistics)
 
 
 def targets_of(kind: Consistency, labels: Tensor) -> Tensor:

@@ -300,6 +300,8 @@ class SelfTrainingLearner(Learner):
         self.stretches = rule.stretches(steps)
         self.best = BestFrames(rule.k, network.classes)
         self.frames_at_once = 0  # of the stream
+        self.has_teacher = False
+        self.moved = Tally()  # words of the teacher
         name = type(rule).__name__
         for how in map(turn, (1, 2)):
             if how != Turn(Blend(1, True), micro_batches=how.micro_batches):
@@ -314,18 +316,13 @@ class SelfTrainingLearner(Learner):
                 f"teacher_share of {name} must be above 0 where no deployed network is the teacher"
             )
 
-    @property
-    @abstractmethod
-    def has_teacher(self) -> bool:
-        """A network was promoted."""
-
     @abstractmethod
     def renew(self, seed: int) -> None:
         """A new student, at random."""
 
     @abstractmethod
-    def promote(self) -> None:
-        """Make the teacher what the student is."""
+    def promote(self) -> dict[str, int]:
+        """Make the teacher what the student is; the words of each of its tensors."""
 
     @abstractmethod
     def label(self, images: Map) -> np.ndarray:
@@ -336,8 +333,8 @@ class SelfTrainingLearner(Learner):
         """One step of the student."""
 
     @abstractmethod
-    def take_counters(self) -> dict[str, Counters]:
-        """What happened to the words of each network since the last call."""
+    def take_counters(self) -> Counters:
+        """What fixed point did to the student since the last call."""
 
     @abstractmethod
     def right(self, network: str, images: Map, labels: np.ndarray) -> int:
@@ -348,7 +345,7 @@ class SelfTrainingLearner(Learner):
         index = self._index()
         stretch, seed = self.stretches[index], self._seed(index)
         if self.done == 1 and stretch.phase is Phase.RANK:
-            self.promote()  # what is deployed
+            self._hand_over()  # what is deployed
         if stretch.phase is Phase.RANK:
             return self._rank(batch, stretch)
         if self.done == stretch.first and stretch.phase is Phase.STUDENT:
@@ -359,7 +356,7 @@ class SelfTrainingLearner(Learner):
         following = self.stretches[index + 1 : index + 2]
         promotes = self.done == stretch.last and any(s.phase is Phase.RANK for s in following)
         if promotes:
-            self.promote()
+            self._hand_over()
         ran = lesson.labelled + lesson.frames
         passes = Passes(0, ran, ran, ema=False)
         if stretch.phase is Phase.STUDENT:
@@ -379,7 +376,7 @@ class SelfTrainingLearner(Learner):
             taught=np.zeros(0, bool),
             classes=np.zeros(0, np.int64),
             skipped_frames=len(batch.student_view),
-            counters=self.take_counters(),
+            counters=self._counters(),
             phase=stretch.name,
         )
 
@@ -401,6 +398,16 @@ class SelfTrainingLearner(Learner):
         """That of a stretch; the first has the run's, as supervised training has."""
         return random_key(self.seed, PHASE, index) if index else self.seed
 
+    def _hand_over(self) -> None:
+        """The student becomes the teacher, all of whose words are others then."""
+        self.has_teacher = True
+        for name, words in self.promote().items():
+            self.moved.add("teacher", name, words, moved=words)
+
+    def _counters(self) -> dict[str, Counters]:
+        counters = {"student": self.take_counters()}
+        return counters | ({"teacher": self.moved.take()} if self.has_teacher else {})
+
     def _rank(self, batch: Batch, stretch: Stretch) -> Outcome:
         """The teacher labels the frames; some are kept."""
         if self.done == stretch.first:
@@ -410,7 +417,7 @@ class SelfTrainingLearner(Learner):
         self.frames_at_once = len(batch.frames)
         scores = self.label(Map(batch.frames, batch.exponent))
         keeps = self.best.offer(batch.pixels, scores, self.rule.offers(scores))
-        kept: np.ndarray = keeps.any(axis=1)
+        kept = np.asarray(keeps.any(axis=1))
         classes = np.where(kept, np.where(keeps, scores, -1).argmax(axis=1), top_class(scores))
         stored = Kept(self.rule.k, self.rule.soft, int(kept.sum()), int(keeps.sum()))
         return Outcome(
@@ -423,7 +430,7 @@ class SelfTrainingLearner(Learner):
             taught=kept,
             classes=classes,
             skipped_frames=0,
-            counters=self.take_counters(),
+            counters=self._counters(),
             phase=stretch.name,
         )
 
@@ -455,11 +462,6 @@ class FixedSelfTraining(SelfTrainingLearner):
         self.student = new_student(network, numerics, seed, deployed)
         self.teacher: Average | None = None
         self.executor = self.student.executor  # of the teacher
-        self.moved = Tally()  # words of the teacher
-
-    @property
-    def has_teacher(self):
-        return self.teacher is not None
 
     def renew(self, seed):
         self.student = new_student(self.network, self.numerics, seed)
@@ -467,8 +469,7 @@ class FixedSelfTraining(SelfTrainingLearner):
     def promote(self):
         self.teacher = Average(self.student, self.seed)
         self.executor = self.student.executor.fork(random_key(self.seed, LABELLER))
-        for name, stored in self.teacher.stored.items():
-            self.moved.add("teacher", name, stored.values.size, moved=stored.values.size)
+        return {name: stored.values.size for name, stored in self.teacher.stored.items()}
 
     def label(self, images):
         assert self.teacher is not None
@@ -503,8 +504,7 @@ class FixedSelfTraining(SelfTrainingLearner):
         return Learned(rate, correct, *lengths, descent.micro_batches)
 
     def take_counters(self):
-        counters = {"student": self.student.executor.tally.take()}
-        return counters | ({"teacher": self.moved.take()} if self.teacher else {})
+        return self.student.executor.tally.take()
 
     def right(self, network, images, labels):
         executor, words = self.student.executor, self.student.parameters

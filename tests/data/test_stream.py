@@ -194,6 +194,40 @@ def test_a_queue_of_frames_is_taken_at_once_and_shown_one_batch_after_the_other(
     assert foggy == [[], [0], [], []]
 
 
+def test_steps_that_do_not_look_take_no_frame_and_wait_for_none(dataset):
+    """A frame a millisecond, 20 a step, room for 30; only the third of four steps looks.
+
+    Steps take 25 ms: by 50 ms the buffer holds the last 30 of 50, and 20 of them are taken.
+    """
+    clock = Clock()
+    stream = SemiSupervisedStream(
+        labels=10, labelled_per_batch=5, unlabelled_per_batch=20, buffer_frames=30
+    )
+    begins, seen = [], []
+    for batch in stream.batches(dataset, clock, 4, 0, looks=lambda step: step == 3):
+        begins.append(clock.now_ps // 10**9)
+        seen.append(batch)
+        clock.now_ps += 25 * 10**9
+    assert begins == [0, 25, 50, 75]
+    for name in ("student_view", "teacher_view", "frames", "pixels"):
+        assert [len(getattr(batch, name)) for batch in seen] == [0, 0, 20, 0]
+    assert (seen[2].arrived_ps // 10**9).tolist() == list(range(21, 41))
+    assert [batch.frames_seen for batch in seen] == [0, 0, 20, 20]
+    assert [batch.frames_dropped for batch in seen] == [0, 0, 20, 25]
+    assert [batch.frames_waiting for batch in seen] == [0, 25, 30, 30]
+    assert all(len(batch.labelled) == 5 for batch in seen)
+
+
+def test_pixels_are_what_the_camera_has_and_are_seen_anew_in_every_step(dataset):
+    one, two = batches(dataset, 2)
+    assert np.array_equal(PixelScale.of(dataset.train_images).apply(one.pixels), one.frames)
+    assert np.array_equal(one.view(one.pixels), one.view(one.pixels))
+    assert (one.view(one.pixels) != two.view(one.pixels)).any()
+    still = {"translate": 0, "flip": False}
+    (plain,) = batches(dataset, 1, **still)
+    assert np.array_equal(plain.view(plain.pixels), plain.frames)
+
+
 def test_without_unlabelled_frames_there_is_no_camera(dataset):
     clock = Clock(10**12)
     (batch,) = batches(dataset, 1, clock=clock, unlabelled_per_batch=0)

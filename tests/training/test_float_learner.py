@@ -31,6 +31,7 @@ from accsim.training.float_learner import InFloat
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
+from accsim.training.self_training import NoisyStudent, RankedPseudoLabels
 from accsim.training.supervised import Supervised
 from accsim.training.weight_average import Equal, WeightAverage
 from models import convnet, digits, mlp, mobilenet, resnet
@@ -113,6 +114,70 @@ def test_every_rule_learns_in_float(rule, network, dataset, follow, clock):
     assert set(correct) == set(outcome.counters)
     if "teacher" in correct:
         assert outcome.teacher_changed > 0.5
+
+
+PHASES = {
+    "ranked": RankedPseudoLabels(
+        k=30, p=1, teacher_share=0.25, rank_share=0.25, fine_tune_share=0.25
+    ),
+    "soft": NoisyStudent(k=30, rounds=1, teacher_share=0.25, rank_share=0.25),
+    "hard": NoisyStudent(k=30, rounds=1, teacher_share=0.25, rank_share=0.25, soft=False),
+}
+
+
+@pytest.mark.parametrize("rule", PHASES.values(), ids=PHASES)
+def test_phases_are_those_of_wide_fixed_point(rule, network, dataset, follow, clock):
+    """Two steps of each; the student's learn from the same kept frames."""
+    rule = replace(rule, optimizer=Sgd(learning_rate=0.05))
+    fixed, twin = (made.start(network, WIDE, follow, 8, seed=4) for made in (rule, InFloat(rule)))
+    start, ran = {name: real(s) for name, s in fixed.student.parameters.items()}, []
+    looks = InFloat(rule).looks
+    for batch in STREAM.batches(dataset, clock, 8, seed=4, looks=lambda step: looks(step, 8)):
+        ours, theirs = fixed.step(batch), twin.step(batch)
+        ran.append((ours.phase, theirs.phase))
+        assert ours.passes.teacher_forward == theirs.passes.teacher_forward
+        assert ours.learning_rate == pytest.approx(theirs.learning_rate)
+        assert ours.labelled_error == pytest.approx(theirs.labelled_error, rel=0.05)
+        assert ours.frame_error == pytest.approx(theirs.frame_error, rel=0.05)
+        assert ours.teacher_changed == theirs.teacher_changed
+        if fixed.done == 4:
+            assert (ours.classes != theirs.classes).sum() <= 2
+            shared = set(fixed.best.frames) & set(twin.best.frames)
+            assert len(shared) > 0.9 * len(fixed.best.frames)
+            for number in shared:
+                far = fixed.best.frames[number].scores - twin.best.frames[number].scores
+                assert np.abs(far).max() < 0.03 * 2**15
+            twin.best = fixed.best
+            start = {}
+        else:
+            assert ours.passes == theirs.passes
+        if fixed.done == 5:  # a new student
+            initial = rule.start(network, WIDE, follow, 8, fixed._seed(2)).student.parameters
+            start = {name: real(stored) for name, stored in initial.items()}
+        if start:
+            moved, wanted = (
+                np.concatenate([np.ravel(values[name] - start[name]) for name in start])
+                for values in (
+                    {name: twin.student[name].detach().numpy() for name in start},
+                    {name: real(fixed.student.parameters[name]) for name in start},
+                )
+            )
+            assert np.linalg.norm(moved - wanted) < 0.06 * np.linalg.norm(wanted)
+    assert [one == other for one, other in ran] == [True] * 8
+    teacher = np.concatenate([np.ravel(real(s)) for s in fixed.teacher.seen.values()])
+    ours = [twin.teacher[name].detach().numpy().ravel() for name in fixed.teacher.seen]
+    assert np.allclose(np.concatenate(ours), teacher, atol=0.01)
+
+
+@pytest.mark.parametrize("rule", PHASES.values(), ids=PHASES)
+def test_every_phase_learns_in_float(rule, network, dataset, follow, clock):
+    learner = InFloat(rule).start(network, Numerics(), follow, 120, seed=4)
+    for batch in STREAM.batches(dataset, clock, 120, 4, looks=lambda s: rule.looks(s, 120)):
+        learner.step(batch)
+    test = Map(PixelScale.of(dataset.train_images).apply(dataset.test_images), -IMAGE_BITS)
+    correct = learner.correct(test, dataset.test_labels)
+    assert set(correct) == {"student", "teacher"}
+    assert min(correct.values()) > 0.9 * len(dataset.test_labels), correct
 
 
 def test_a_rejected_batch_moves_nothing_in_float_either(network, dataset, follow, clock):
