@@ -50,6 +50,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     Where `result["stream"]` is there, another tells what the networks made of the frames as they
     came, and where `result["guard"]` is how often a guard rolled back; where
+    `result["phases"]` are there, another tells what each took and kept of the stream; where
     `result["real_time"]` is, another tells deadlines, latencies and the ring buffer; where
     `result["frozen"]` is there, another tells what a step saves by layers that do not train;
     where `result["gate"]` has frames that are not clean, another tells what the confidence
