@@ -1,8 +1,9 @@
 """50 labels and three rounds of students: each labels the stream for the next, which sees it worse.
 
 Noisy Student: the teacher of a round labels frames as the camera has them, and a new student learns
-them, beside the labelled images, shifted, distorted and with a part of them covered. What the noise
-is worth: `python -m accsim ablate workloads/noisy_student.py`.
+them, beside the labelled images, shifted, distorted and with a part of them covered. What is gained
+by leaving out frames that the teacher is not sure of: `python -m accsim ablate
+workloads/noisy_student.py`.
 """
 
 from accsim.data.augmentation import Strong
@@ -22,6 +23,7 @@ workload = Workload(
     schedule=SeparateEma(),
     algorithm=NoisyStudent(
         k=1000,
+        confidence_threshold=0.9,
         rounds=3,
         teacher_share=0.1,
         rank_share=0.25,
@@ -40,4 +42,4 @@ workload = Workload(
     steps=2000,
     evaluate_every=50,
 )
-over = {"data.student_augmentation": (None, Strong(magnitude=10, cutout=8))}
+over = {"confidence_threshold": (0.0, 0.3, 0.9)}
