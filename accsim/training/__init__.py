@@ -8,6 +8,7 @@ A published method is a rule, what it asks the student to agree on, and what the
 - weak-strong: `MeanTeacher` with `PseudoLabel`; a `Strong` view in the stream
 - interpolation consistency (ICT): `MeanTeacher` with `ProbabilityDistance`, no threshold; `Mixup`
 - Pi model: `SelfTaught` with `ProbabilityDistance` and no threshold
+- temporal ensembling: `TemporalEnsembling` with `ProbabilityDistance` and no threshold
 - pseudo-labels: `SelfTaught` with `PseudoLabel`; with a `Strong` view FixMatch
 - unsupervised data augmentation (UDA): `SelfTaught` with `Divergence(0.4)`; a `Strong` view
 - MixMatch, of the frames alone: `SelfTaught` with `Divergence(0.5)`; 2 `label_views`, `Mixup`
