@@ -99,7 +99,7 @@ class StepClock:
     A step is simulated once for each distinct set of passes and charged from memory afterwards.
     The samples of a backward pass are rounded up to the accelerator's `sample_granule`: the
     samples that fill the granule are padded work, and there are few kinds of step. Those
-    of micro-batches are rounded up one by one.
+    of micro-batches and of probes are rounded up one by one.
 
     Raises ValueError at birth for buffers too small for one tile of any layer, for operands wider
     than the PE array's, and where the schedule cannot cut the accelerator as it wants.
@@ -220,16 +220,20 @@ class StepClock:
         return max(charged, key=lambda pair: (pair[1], pair[0].timeline.makespan_ps))
 
     def _padded(self, passes: Passes) -> Passes:
-        """`passes` with whole granules backward, of every micro-batch."""
+        """`passes` with whole granules backward, of every micro-batch and probe."""
         granule = self.accelerator.sample_granule
-        parts = tuple(
-            (forward, min(ceil_div(backward, granule) * granule, forward))
-            for forward, backward in passes.parts
+        parts, probes = (
+            tuple(
+                (forward, min(ceil_div(backward, granule) * granule, forward))
+                for forward, backward in pairs
+            )
+            for pairs in (passes.parts, passes.probes)
         )
         return replace(
             passes,
             backward=sum(backward for _, backward in parts),
             micro_batches=parts if passes.micro_batches else (),
+            probes=probes,
         )
 
     def wait_until(self, ps: int) -> None:

@@ -349,13 +349,13 @@ class Network:
             )
         return found
 
-    def asked_errors(self, frozen: Collection[str] = ()) -> frozenset[int]:
+    def asked_errors(self, frozen: Collection[str] = (), images: bool = False) -> frozenset[int]:
         """Places of the layers whose output's error a layer that trains needs: it, or one below.
 
         `frozen` are names of layers that do not train. What lies below the lowest layer that does
-        has no backward work.
+        has no backward work, unless the error of the `images` is wanted too.
         """
-        asked: set[int] = set()
+        asked: set[int] = {INPUT} if images else set()
         for node in self.nodes:
             if node.trains(frozen) or asked.intersection(node.inputs):
                 asked.add(node.index)

@@ -43,15 +43,23 @@ class Passes:
     frozen: tuple[str, ...] = ()  # layers without weight gradient, update and average
     predictions: int = 0  # frames whose predictions are stored: the labels, which the loss moves on
     kept: Kept | None = None  # frames in DDR that steps learn from after those that label them
+    probes: tuple[tuple[int, int], ...] = ()  # (forward, backward) of the student on frames that
+    # were moved, one after the other; backward are errors down to the images, and no gradient
 
     def __post_init__(self):
         if min(self.teacher_forward, self.student_forward, self.backward, self.frames) < 0:
             raise ValueError(f"samples of a pass must be 0 or more, not {self}")
-        for forward, backward in (*self.micro_batches, (self.student_forward, self.backward)):
+        whole = (self.student_forward, self.backward)
+        for forward, backward in (*self.micro_batches, *self.probes, whole):
             if backward > forward:
                 raise ValueError(
                     f"backward must be at most student_forward ({forward} samples), not {backward}"
                 )
+        if self.probes and not (self.own_labels and self.separate_domains):
+            raise ValueError(
+                "probes must be () unless the student labels its frames itself and takes them "
+                f"apart, not {self.probes}"
+            )
         if self.own_labels and self.ema:
             raise ValueError("ema must be False where own_labels is True: there is no teacher")
         if self.predictions and self.teacher_forward:

@@ -101,6 +101,16 @@ class Workload:
                         f"{name} of the stream must be {plain} for {rule}, whose labels are what "
                         f"it said of each frame itself, not {getattr(self.data, name)}"
                     )
+            for name, plain in (
+                ("label_views", 1),
+                ("mixup", None),
+                ("student_augmentation", None),
+            ):
+                if one_frame.probes and getattr(self.data, name) != plain:
+                    raise ValueError(
+                        f"{name} of the stream must be {plain} for {rule}, which moves each frame "
+                        f"in the view that was labelled, not {getattr(self.data, name)}"
+                    )
             batches = self.schedule.turn(1).labels
             if batches * frames > self.data.buffer_frames:
                 raise ValueError(

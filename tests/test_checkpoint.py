@@ -25,6 +25,7 @@ from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.self_taught import SelfTaught
 from accsim.training.semi_supervised import SemiSupervisedLearner
 from accsim.training.temporal_ensembling import TemporalEnsembling
+from accsim.training.virtual_adversarial import VirtualAdversarial
 from accsim.training.weight_average import Equal, WeightAverage
 from accsim.workload import WorkloadError, read_workload
 
@@ -78,6 +79,8 @@ RULES = {
         "algorithm": InFloat(TemporalEnsembling(confidence_threshold=0.0)),
         "steps": 20,
     },
+    "virtual adversarial": {"algorithm": VirtualAdversarial()},
+    "virtual adversarial in float": {"algorithm": InFloat(VirtualAdversarial())},
 }
 
 

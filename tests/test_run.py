@@ -11,7 +11,7 @@ import pytest
 from accsim import energy, engine
 from accsim.comparison import compare, told
 from accsim.data import DataError, load, load_folder
-from accsim.data.augmentation import Mixup
+from accsim.data.augmentation import Mixup, Strong
 from accsim.data.corruption import Fog
 from accsim.data.disturbance import WHEN, AtRandom, Disturbance, During
 from accsim.data.foreign import OutOfDistribution
@@ -30,11 +30,13 @@ from accsim.schedule import (
     SeparateEma,
     TeacherAhead,
 )
+from accsim.training.consistency import Divergence
 from accsim.training.float_learner import InFloat
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.self_taught import SelfTaught
 from accsim.training.supervised import Supervised
 from accsim.training.temporal_ensembling import TemporalEnsembling
+from accsim.training.virtual_adversarial import VirtualAdversarial
 from accsim.training.weight_average import Equal, WeightAverage
 from accsim.workload import WorkloadError, largest_passes, read_workload
 
@@ -511,6 +513,53 @@ def test_labels_that_an_own_output_cannot_be_are_refused(workload):
             replace(workload, algorithm=rule, data=replace(workload.data, **choice))
     with pytest.raises(ValueError, match="at least 1 for TemporalEnsembling, which learns from fr"):
         replace(workload, algorithm=rule, data=replace(workload.data, unlabelled_per_batch=0))
+
+
+def test_virtual_adversarial_training_is_charged_for_its_probes_and_looks_sound(workload, dataset):
+    """Beyond the same student without: a forward pass, errors down to the images, and the moves."""
+    rule = SelfTaught(
+        confidence_threshold=0.0, consistency=Divergence(), consistency_weight=1.0,
+        separate_domains=True,
+    )  # fmt: skip
+    plain, found = (
+        simulate(replace(workload, algorithm=each), dataset)
+        for each in (rule, VirtualAdversarial(iterations=2))
+    )
+    assert all(book["closed"] for book in found.summary["ledgers"].values())
+    assert not found.summary["suspicions"]
+    macs = [result.tables.passes.groupby("pass")["macs"].sum() for result in (plain, found)]
+    added = macs[1].drop(macs[0].index)
+    assert (macs[1][macs[0].index] == macs[0]).all()
+    assert added["probe_forward"] == 6 * 2 * 8 * workload.network.macs
+    assert added["probe_backward_data"] > added["probe_forward"]  # 3 x 3 with a frame around it
+    assert added.drop(["probe_forward", "probe_backward_data"]).eq(0).all()
+    moves = found.tables.tensors[found.tables.tensors["pass"] == "perturb"]
+    image = workload.network.image.size
+    assert moves[moves["class"] == "images"]["read_bytes"].sum() == 6 * 3 * 8 * image
+    steps = found.tables.steps
+    assert (steps["frame_error"] > 0).all()
+    assert (steps["accepted"] == 8).all()
+    counters = found.tables.counters
+    assert set(counters["network"]) == {"student", "probe"}
+    assert found.summary["accuracy"]["teacher"] is None
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"label_views": 2}, "label_views of the stream must be 1 for"),
+        ({"student_augmentation": Strong()}, "student_augmentation of the stream must be None for"),
+        ({"mixup": Mixup()}, "mixup of the stream must be None for"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [lambda rule: rule, InFloat])
+def test_frames_that_are_moved_have_one_view(choice, message, wrapped, workload):
+    with pytest.raises(ValueError, match=message):
+        replace(
+            workload,
+            algorithm=wrapped(VirtualAdversarial()),
+            data=replace(workload.data, **choice),
+        )
 
 
 def test_rejected_samples_cost_no_backward_work(workload, dataset):

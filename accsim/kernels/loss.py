@@ -192,6 +192,16 @@ def scaled(logits, factor):
     return out
 
 
+def aligned(error: np.ndarray) -> np.ndarray:
+    """Every row times the power of two that gives the largest of it 30 bits: int64[N, C] both.
+
+    A shift by the place of the leading one. Rows of nothing stay so.
+    """
+    largest = np.maximum(np.abs(error).max(axis=1, initial=0), 1)
+    left = ERROR_BITS - np.frexp(largest.astype(np.float64))[1][:, None]
+    return np.where(left >= 0, error << np.maximum(left, 0), error >> np.maximum(-left, 0))
+
+
 def length(*errors) -> float:
     """Euclidean length of the errors together, each int64[N, C] with 30 fractional bits."""
     square = sum(value * value for error in errors for value in error.reshape(-1).tolist())

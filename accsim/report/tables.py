@@ -56,7 +56,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "counters": {
         "step": "training step, counted from 1",
-        "network": "student or teacher",
+        "network": "student, teacher or probe",
         "class": "what the tensor holds: activations, error, gradient; weights, teacher or "
         "predictions as they are stored",
         "tensor": "name of the tensor",
@@ -68,7 +68,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "underflowed": "gradients below half the last bit of their word's momentum",
     },
     "passes": {
-        "network": "student or teacher",
+        "network": "student or teacher, or probe: the student on frames moved against its labels",
         "layer": "layer of the network",
         "pass": "part of the training step",
         "unit": "block of the machine that computed it",
@@ -115,6 +115,10 @@ COLUMNS: dict[str, dict[str, str]] = {
 
 PASSES = (
     "teacher_forward",
+    "perturb",
+    "probe_forward",
+    "probe_loss",
+    "probe_backward_data",
     "student_forward",
     "loss",
     "backward_data",

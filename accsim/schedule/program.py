@@ -59,7 +59,7 @@ class Operation:
     are over; after its last it `gives` back.
     """
 
-    network: str  # "student" or "teacher"
+    network: str  # "student", "teacher" or "probe": the student on frames that were moved
     layer: str
     pass_name: str  # teacher_forward, student_forward, loss, backward_data, ...
     unit: str  # "pe_array" or "vector_unit"
@@ -93,6 +93,7 @@ def macs_by_label(network: Network, passes: Passes) -> dict[str, int]:
     """
     macs: dict[str, int] = {}
     asked = network.asked_errors(passes.frozen)
+    probed = [sum(samples) for samples in zip(*passes.probes, strict=True)] or [0, 0]
     for node in network.nodes:
         if not node.macs:
             continue
@@ -101,6 +102,8 @@ def macs_by_label(network: Network, passes: Passes) -> dict[str, int]:
             data = node.macs
         by_pass = {
             "teacher_forward": node.macs * passes.teacher_forward,
+            "probe_forward": node.macs * probed[0],
+            "probe_backward_data": data * probed[1],  # of every layer: down to the images
             "student_forward": node.macs * passes.student_forward,
             "backward_weight": node.macs * passes.backward if node.trains(passes.frozen) else 0,
             "backward_data": data * passes.backward if asked.intersection(node.inputs) else 0,
@@ -127,6 +130,16 @@ class _Draft:
     keeps: tuple[Tensor, ...] = ()  # reads that the next operation wants again
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How far down the errors of a backward pass go, and which layers make no gradient of them."""
+
+    network: str  # that names its tensors
+    pass_name: str  # of the errors
+    asked: Collection[int]  # places of the layers whose output's error is wanted
+    frozen: Collection[str]
+
+
 class Program:
     """Collects the passes of one step in order; `operations` places and cuts them."""
 
@@ -148,9 +161,8 @@ class Program:
         self.dataflow = dataflow
         self.own_labels = own_labels  # the labelling pass reads the student's weights
         self.frozen = frozen  # names of layers that do not train
-        self._asked = network.asked_errors(frozen)
         self._drafts: list[_Draft] = []
-        self._outputs: dict[int, Tensor] = {}  # of the student's forward pass
+        self._outputs: dict[int, Tensor] = {}  # of the student's last forward pass
         self._step_inputs: dict[tuple[int, str], tuple[Tensor, ...]] = {}  # of its vector steps
         self._logits: dict[str, Tensor] = {}
         self._unrounded: list[tuple[Tensor, _Draft]] = []  # a map whose sums wait, what makes them
@@ -158,6 +170,7 @@ class Program:
         self._copies: dict[Tensor, Tensor] = {}  # where the average of a teacher kept twice goes
         self._outlasting: set[Tensor] = set()  # what later steps read too
         self._logit_error: Tensor | None = None
+        self._image_error: Tensor | None = None  # of the last probe
         self._sums: dict[int, Tensor] = {}  # gradients of the micro-batches so far
         self._place_of: dict[Tensor, Tensor] = {}  # a sum: that whose bytes it is written over
         stores = (
@@ -297,7 +310,7 @@ class Program:
         """Its passes, micro-batch by micro-batch, and one update of the sum of their gradients.
 
         With `average` the teacher follows in the same pass over the words as the update. Labels
-        that are for more steps than this one wait in DDR.
+        that are for more steps than this one wait in DDR. Probes come first.
         """
         if passes.predictions:
             self._places = scattered(passes.frames, passes.predictions)
@@ -311,10 +324,56 @@ class Program:
         parts = passes.parts
         last = max((index for index, (_, samples) in enumerate(parts) if samples), default=None)
         labels = passes.labels_read
+        for samples in passes.probes:
+            self._probe(*samples)
+        moved = self._moved("student", passes.frames) if passes.probes else None
         for index, ((forward, backward), labelled) in enumerate(zip(parts, labels, strict=True)):
-            self.student_forward(forward)
+            self.student_forward(forward, moved if labelled else None)
             self.loss(forward, labelled, backward)
             self.backward(backward, update=index == last, average=average)
+
+    def _probe(self, samples: int, backward: int) -> None:
+        """The student on `samples` frames that were moved, and the error of the images of some."""
+        self._forward("probe", samples, images=self._moved("probe", samples))
+        self.loss(samples, samples, backward, "probe")
+        every = self.network.trainable()
+        asked = self.network.asked_errors(every, images=True)
+        errors: dict[int, list[Tensor]] = {}
+        for _ in self._errors(_Way("probe", "probe_backward_data", asked, every), backward, errors):
+            pass
+        (self._image_error,) = errors[INPUT]
+
+    def _moved(self, network: str, samples: int) -> Tensor:
+        """The frames of the labels, each a given length further: along the error that a probe left.
+
+        Where there is none, along random signs that the lanes draw. The squares of an image's error
+        are summed in a pass before; the lanes then do one multiply-add a value, as in the backward
+        pass of a batch norm.
+        """
+        node, bits = self.network.nodes[0], self.numerics.activation_bits
+        frames, error = self._images["teacher"], self._image_error
+        moved = self._map(f"{network}/images", "images", self.network.image, samples, bits)
+        errors = (error,) if error else ()
+        steps = [("statistics", {"input": errors}, errors)] if error else []
+        steps += [("apply", {"error": errors, "input": (frames,), "below": (moved,)}, ())]
+        for step, tensors, keeps in steps:
+            reads, writes = _by_role((step,), tensors)
+            most = max(tensor.samples for tensor in reads)
+
+            def job(use, step=step, reads=reads, writes=writes, most=most):
+                return WordSweep(
+                    label=f"{node.name}/perturb",
+                    chain=(step,),
+                    words=most * node.input.size,
+                    reads=tuple(use(tensor, tensor.samples) for tensor in reads),
+                    writes=tuple(use(tensor, tensor.samples) for tensor in writes),
+                )
+
+            self._draft(
+                network, node, "perturb", most, reads, writes, job,
+                words=most * node.input.size, keeps=keeps,
+            )  # fmt: skip
+        return moved
 
     # Forward
 
@@ -328,10 +387,13 @@ class Program:
         if samples:
             self._forward("teacher", samples, blend, store, ema_ahead)
 
-    def student_forward(self, samples: int) -> None:
-        """The student's forward pass; what the backward pass will need stays."""
+    def student_forward(self, samples: int, images: Tensor | None = None) -> None:
+        """The student's forward pass; what the backward pass will need stays.
+
+        Of `images`, or of those that are there as the step begins.
+        """
         if samples:
-            self._forward("student", samples)
+            self._forward("student", samples, images=images)
 
     def _forward(
         self,
@@ -340,9 +402,11 @@ class Program:
         blend: bool = False,
         store: bool = False,
         ema_ahead: bool = False,
+        images: Tensor | None = None,
     ) -> None:
         bits = self.numerics.activation_bits
-        images = self._map(f"{network}/images", "images", self.network.image, samples, bits)
+        if images is None:
+            images = self._map(f"{network}/images", "images", self.network.image, samples, bits)
         self._images[network] = images
         outputs = {INPUT: images}
         to_average = deque(self.network.nodes if ema_ahead else ())
@@ -390,7 +454,7 @@ class Program:
             else:
                 self._forward_on_lanes(network, node, samples, sources, target, kept, weights)
         self._logits[network] = outputs[self.network.nodes[-1].index]
-        if network == "student":
+        if network != "teacher":
             self._outputs = outputs
 
     def _forward_on_lanes(self, network, node, samples, sources, target, kept, parameters) -> None:
@@ -409,7 +473,7 @@ class Program:
                 network, node, f"{network}_forward", chain, samples, tensors,
                 parameters=parameters, whole="normalise" in chain, keeps=() if made else sources,
             )  # fmt: skip
-            if network == "student":
+            if network != "teacher":
                 self._step_inputs.update({(node.index, step): sources for step in chain})
             sources = tensors.get("output", sources)
 
@@ -445,11 +509,18 @@ class Program:
 
     # Loss
 
-    def loss(self, student_samples: int, teacher_samples: int, backward_samples: int) -> None:
+    def loss(
+        self,
+        student_samples: int,
+        teacher_samples: int,
+        backward_samples: int,
+        network: str = "student",
+    ) -> None:
         """Logits and labels in, the error of the logits of the samples that count out.
 
         Without student samples the teacher's logits alone, whose confidence rejected the batch.
-        Stored predictions, each at its own place, take those logits' part and are moved on.
+        Stored predictions, each at its own place, take those logits' part and are moved on. A probe
+        has no other labels than the teacher's.
         """
         node = self.network.nodes[-1]
         store = self._stores.get(("predictions", node.index))
@@ -458,14 +529,15 @@ class Program:
         logits: dict[Tensor, int] = {}
         if student_samples:
             label_bytes = 1 if self.network.classes < 256 else 2  # one code means: no label
-            labels = (self._tensor("student/labels", "labels", label_bytes, student_samples),)
-            logits[self._logits["student"]] = student_samples
+            if network == "student":
+                labels = (self._tensor("student/labels", "labels", label_bytes, student_samples),)
+            logits[self._logits[network]] = student_samples
         if teacher_samples and not store:
             logits[self._logits["teacher"]] = teacher_samples
         writes: tuple[Tensor, ...] = ()
         if backward_samples:
             self._logit_error = self._map(
-                "student/loss/error", "error", node.output, backward_samples,
+                f"{network}/loss/error", "error", node.output, backward_samples,
                 self.numerics.error_bits,
             )  # fmt: skip
             writes = (self._logit_error,)
@@ -492,7 +564,8 @@ class Program:
                 writes=tuple(operand(use, tensor) for tensor in writes),
             )
 
-        self._draft("student", node, "loss", student_samples, reads, writes, job, words=words)
+        name = "loss" if network == "student" else f"{network}_loss"
+        self._draft(network, node, name, student_samples, reads, writes, job, words=words)
 
     # Backward
 
@@ -504,10 +577,25 @@ class Program:
         """
         if not samples:
             return
+        asked = self.network.asked_errors(self.frozen)
+        way = _Way("student", "backward_data", asked, self.frozen)
+        for node, gradient in self._errors(way, samples, {}):
+            if update and node.trains(self.frozen):
+                self._update(node, gradient, average)
+            elif gradient:
+                self._accumulate(node, gradient)
+
+    def _errors(
+        self, way: _Way, samples: int, errors: dict[int, list[Tensor]]
+    ) -> Iterator[tuple[Node, Tensor | None]]:
+        """Each layer whose passes are done, from the last on, and the gradient of its weights.
+
+        `errors` are of the outputs, by the layer's place, and of the images.
+        """
         nodes = self.network.nodes
         if self._logit_error is None:
             raise ValueError("loss of the same samples must come before backward, not after it")
-        errors: dict[int, list[Tensor]] = {node.index: [] for node in nodes}
+        errors.update({index: [] for index in (INPUT, *range(len(nodes)))})
         errors[nodes[-1].index].append(self._logit_error)
         for node in reversed(nodes):
             arriving = errors[node.index]
@@ -515,54 +603,52 @@ class Program:
                 continue  # nothing reads this layer's output
             error = arriving[0]
             if len(arriving) > 1:
-                error = self._error(node, "sum", node.output, samples)
+                error = self._error(way, node, "sum", node.output, samples)
                 self._sweep(
-                    "student", node, "backward_data", ("add",), samples,
+                    way.network, node, way.pass_name, ("add",), samples,
                     {"input": tuple(arriving), "output": (error,)},
                     words=len(arriving) * node.output.size,
                 )  # fmt: skip
-            gradient = self._backward_node(node, error, errors, samples)
-            if update and node.trains(self.frozen):
-                self._update(node, gradient, average)
-            elif gradient:
-                self._accumulate(node, gradient)
+            yield node, self._backward_node(way, node, error, errors, samples)
 
-    def _error(self, node: Node, name: str, shape: Shape, samples: int) -> Tensor:
-        bits = self.numerics.error_bits
-        return self._map(f"student/{node.name}/{name}_error", "error", shape, samples, bits)
+    def _error(self, way: _Way, node: Node, name: str, shape: Shape, samples: int) -> Tensor:
+        name, bits = f"{way.network}/{node.name}/{name}_error", self.numerics.error_bits
+        return self._map(name, "error", shape, samples, bits)
 
-    def _backward_node(self, node, error, errors: dict, samples: int) -> Tensor | None:
+    def _backward_node(self, way: _Way, node, error, errors: dict, samples: int) -> Tensor | None:
         """The passes of one layer; the gradient of its weights on the array, if it has any."""
-        wanted = [index for index in node.inputs if index in self._asked]
+        wanted = [index for index in node.inputs if index in way.asked]
         if node.weights:
             if wanted:
-                below = self._error(node, "input", node.input, samples)
+                below = self._error(way, node, "input", node.input, samples)
                 errors[wanted[0]].append(below)
-                self._backward_data(node, error, below, samples)
-            return self._backward_weight(node, error, samples) if node.trains(self.frozen) else None
+                self._backward_data(way, node, error, below, samples)
+            return self._backward_weight(node, error, samples) if node.trains(way.frozen) else None
         if isinstance(node.layer, BatchNorm):
-            self._backward_norm(node, error, errors, samples, wanted)
+            self._backward_norm(way, node, error, errors, samples, wanted)
         elif isinstance(node.layer, Add):
             if node.layer.activation != IDENTITY:
-                below = self._error(node, "input", node.input, samples)
-                self._back(node, "activate", error, below, samples, self._outputs[node.index])
+                below = self._error(way, node, "input", node.input, samples)
+                self._back(way, node, "activate", error, below, samples, self._outputs[node.index])
                 error = below
             for index in wanted:
                 errors[index].append(error)
         elif wanted:
-            below = self._error(node, "input", node.input, samples)
+            below = self._error(way, node, "input", node.input, samples)
             (step,) = _forward_steps(node)
-            self._back(node, step, error, below, samples)
+            self._back(way, node, step, error, below, samples)
             errors[wanted[0]].append(below)
         return None
 
-    def _back(self, node: Node, step: str, error, below, samples, saved=None) -> None:
+    def _back(self, way: _Way, node: Node, step: str, error, below, samples, saved=None) -> None:
         """Undo `step` in a pass of its own: `error` of its output to `below`, of its input."""
         inputs = (saved,) if saved else self._step_inputs[node.index, step]
         tensors = {"error": (error,), "input": inputs, "below": (below,)}
-        self._sweep("student", node, "backward_data", (_BACK[step],), samples, tensors)
+        self._sweep(way.network, node, way.pass_name, (_BACK[step],), samples, tensors)
 
-    def _backward_data(self, node: Node, error: Tensor, below: Tensor, samples: int) -> None:
+    def _backward_data(
+        self, way: _Way, node: Node, error: Tensor, below: Tensor, samples: int
+    ) -> None:
         master = self._stores["weights", node.index]
         window = self._product_window(node, transposed=True)
         source_shape, target_shape = node.output, _flat(node)
@@ -575,7 +661,7 @@ class Program:
                 *((use(tensor, 1), tensor.size_bytes) for tensor in exponents),
             )
             return Product(
-                label=f"{node.name}/backward_data",
+                label=f"{node.name}/{way.pass_name}",
                 samples=samples,
                 source=use(error, samples),
                 source_shape=source_shape,
@@ -588,7 +674,7 @@ class Program:
 
         m = samples * target_shape.height * target_shape.width
         self._draft(
-            "student", node, "backward_data", samples, (error, master, *exponents), (below,), job,
+            way.network, node, way.pass_name, samples, (error, master, *exponents), (below,), job,
             gemm=(m, target_shape.channels, node.weights // target_shape.channels), rounds=True,
         )  # fmt: skip
 
@@ -619,7 +705,7 @@ class Program:
         return gradient
 
     def _backward_norm(
-        self, node: Node, error: Tensor, errors: dict, samples: int, wanted: list[int]
+        self, way: _Way, node: Node, error: Tensor, errors: dict, samples: int, wanted: list[int]
     ) -> None:
         """Sums over the batch, which the error below needs even where scale and shift rest."""
         saved = self._outputs[node.inputs[0]]
@@ -633,26 +719,26 @@ class Program:
         back = tuple(step for step in ("pool", "activate") if step in _forward_steps(node))
         if not self.accelerator.vector_unit.fused:
             for step in back:
-                below = self._error(node, _BACK[step], node.input, samples)
-                self._back(node, step, error, below, samples)
+                below = self._error(way, node, _BACK[step], node.input, samples)
+                self._back(way, node, step, error, below, samples)
                 error = below
             back = ()
         before = tuple(_BACK[step] for step in back)  # in both passes, from the saved input
-        summing = "backward_weight" if node.trains(self.frozen) else "backward_data"
+        summing = "backward_weight" if node.trains(way.frozen) else way.pass_name
         tensors = {
             "error": (error,),
             "input": () if layer.mean_only and not before else (saved,),
             "parameters": (master,),
         }
         self._sweep(
-            "student", node, summing, (*before, "reduce"), samples, tensors,
+            way.network, node, summing, (*before, "reduce"), samples, tensors,
             parameters=parameters,
             keeps=(error, *tensors["input"]) if wanted else (),
         )  # fmt: skip
         if wanted:
-            below = self._error(node, "input", node.input, samples)
+            below = self._error(way, node, "input", node.input, samples)
             self._sweep(
-                "student", node, "backward_data", (*before, "apply"), samples,
+                way.network, node, way.pass_name, (*before, "apply"), samples,
                 tensors | {"below": (below,)},
             )  # fmt: skip
             errors[node.inputs[0]].append(below)

@@ -11,6 +11,7 @@ A published method is a rule, what it asks the student to agree on, and what the
 - temporal ensembling: `TemporalEnsembling` with `ProbabilityDistance` and no threshold
 - pseudo-labels: `SelfTaught` with `PseudoLabel`; with a `Strong` view FixMatch
 - unsupervised data augmentation (UDA): `SelfTaught` with `Divergence(0.4)`; a `Strong` view
+- virtual adversarial training (VAT): `VirtualAdversarial`
 - MixMatch, of the frames alone: `SelfTaught` with `Divergence(0.5)`; 2 `label_views`, `Mixup`
 
 Each runs in float32 too: `InFloat`.

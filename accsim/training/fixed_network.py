@@ -223,10 +223,33 @@ class FixedNetwork:
         The forward statistics are those of the whole batch. In the backward pass the chosen rows
         stand for it: samples left out take no gradient, not even the one through the statistics.
         """
+        asked = self.network.asked_errors(frozen)
+        return self._backward(record, error, rows, step, frozen, asked)[0]
+
+    def image_error(self, record: Record, error: Map, rows: np.ndarray | None, step: int) -> Map:
+        """Error of the images of the chosen rows: a backward pass of data alone, no gradients.
+
+        Arguments as of `backward`.
+        """
+        every = self.network.trainable()
+        asked = self.network.asked_errors(every, images=True)
+        _, errors = self._backward(record, error, rows, step, every, asked)
+        (of_images,) = errors[INPUT]  # the first layer alone reads them
+        return of_images
+
+    def _backward(
+        self,
+        record: Record,
+        error: Map,
+        rows: np.ndarray | None,
+        step: int,
+        frozen: Collection[str],
+        asked: frozenset[int],
+    ) -> tuple[dict[str, tuple[np.ndarray, int]], dict[int, list[Map]]]:
+        """Gradients of what trains, and errors that no layer took: those of the images."""
         self._step = step
         gradients: dict[str, tuple[np.ndarray, int]] = {}
         errors: dict[int, list[Map]] = {self.network.nodes[-1].index: [error]}
-        asked = self.network.asked_errors(frozen)
 
         def saved(map_: Map) -> Map:
             return map_ if rows is None else Map(map_.values[rows], map_.exponent)
@@ -264,7 +287,7 @@ class FixedNetwork:
                 if producer in below:
                     assert dx is not None
                     errors.setdefault(producer, []).append(dx)
-        return gradients
+        return gradients, errors
 
     def _rounded(
         self, kind, name, unit, bits, rounding, kernel, *labels, adapt=True, most=LARGEST_SHIFT

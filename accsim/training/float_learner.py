@@ -49,6 +49,7 @@ from accsim.training.self_training import Learned, SelfTraining, SelfTrainingLea
 from accsim.training.semi_supervised import WEIGHT_BITS, SemiSupervised
 from accsim.training.supervised import STUDENT, Supervised
 from accsim.training.temporal_ensembling import TemporalEnsembling
+from accsim.training.virtual_adversarial import VirtualAdversarial, random_directions
 from accsim.training.weight_average import Exponential, WeightAverage
 
 
@@ -63,7 +64,13 @@ class InFloat(Algorithm):
     """
 
     rule: (
-        Supervised | WeightAverage | MeanTeacher | SelfTaught | TemporalEnsembling | SelfTraining
+        Supervised
+        | WeightAverage
+        | MeanTeacher
+        | SelfTaught
+        | TemporalEnsembling
+        | VirtualAdversarial
+        | SelfTraining
     ) = field(default_factory=MeanTeacher)
 
     def __post_init__(self):
@@ -101,7 +108,7 @@ class InFloat(Algorithm):
         self.rule.start(network, numerics, turn, steps, seed)  # what it refuses, this does
         if isinstance(self.rule, SelfTraining):
             return FloatSelfTraining(self.rule, network, numerics, turn, steps, seed)
-        return FloatLearner(self.rule, new_twin(network, numerics, seed), turn, steps)
+        return FloatLearner(self.rule, new_twin(network, numerics, seed), turn, steps, seed)
 
 
 def new_twin(network: Network, numerics: Numerics, seed: int) -> FloatTwin:
@@ -115,8 +122,11 @@ def new_twin(network: Network, numerics: Numerics, seed: int) -> FloatTwin:
 class FloatLearner(Learner):
     """Student, its momenta and, where the rule has them, the average or the predictions."""
 
-    def __init__(self, rule, student: FloatTwin, turn: Callable[[int], Turn], steps: int):
+    def __init__(
+        self, rule, student: FloatTwin, turn: Callable[[int], Turn], steps: int, seed: int
+    ):
         self.rule, self.student, self.turn, self.steps = rule, student, turn, steps
+        self.seed = seed
         self.done = self.moves = 0
         self.frozen = rule.optimizer.frozen(student.network)
         self.momenta = {name: torch.zeros_like(p) for name, p in student.tensors.items()}
@@ -134,9 +144,11 @@ class FloatLearner(Learner):
         targets, taught, classes = self._lesson(batch)
         rejected = self.is_taught and rule.rejects(taught, self.done, self.steps)
         rate, correct, errors, share = 0.0, 0, torch.zeros(0, 1), None
+        probes: tuple[tuple[int, int], ...] = ()
         tallies = {"student": Tally()} | ({"teacher": Tally()} if self.average else {})
         if not rejected:
-            logits, errors, gradients = self._backward(batch, targets, taught)
+            frames, probes = self._shown(batch, targets, taught)
+            logits, errors, gradients = self._backward(batch, frames, targets, taught)
             correct = int((logits[:labelled].argmax(1).numpy() == batch.labels).sum())
             rate = rule.optimizer.rate(self.done, self.steps) / (1 << update.RATE_BITS)
             descend(self.student, self.momenta, rule.optimizer, gradients, rate)
@@ -159,6 +171,7 @@ class FloatLearner(Learner):
                 frozen=self.frozen,
                 queued=-len(taught) if self.predictions else 0,
                 predictions=batch.pool if self.predictions else 0,
+                probes=probes,
             ),
             learning_rate=rate,
             labelled_correct=correct,
@@ -215,10 +228,39 @@ class FloatLearner(Learner):
                 logits = labeller.eval()(view)  # that of its batch has just moved them on
         return logits.reshape(batch.label_views, -1, logits.shape[1]).mean(0)
 
-    def _backward(self, batch: Batch, targets: Tensor, taught: np.ndarray):
+    def _shown(
+        self, batch: Batch, targets: Tensor, taught: np.ndarray
+    ) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
+        """The frames as the student learns from them, and the probes that this took.
+
+        Moved frames are not rounded and not clipped.
+        """
+        rule, student = self.rule, self.student.train()
+        moves = isinstance(rule, VirtualAdversarial)
+        view = batch.teacher_view if moves else batch.student_view
+        frames = _real(view[: len(taught)], batch.exponent)
+        if not (moves and taught.any()):
+            return frames, ()
+        sure = torch.from_numpy(taught)
+        kept_apart = {name: buffer.clone() for name, buffer in student.named_buffers()}
+        signs = random_directions(tuple(frames.shape), self.seed, self.done)
+        direction = torch.from_numpy(signs).to(frames.dtype)
+        for _ in range(rule.iterations):
+            moved = (frames + rule.xi * _unit(direction)).requires_grad_()
+            logits = functional_call(student, kept_apart, (moved,))
+            each = consistency_loss(rule.consistency, logits, targets) * sure
+            (error,) = torch.autograd.grad(each.sum(), logits, retain_graph=True)
+            _, octave = torch.frexp(error.abs().amax(1, keepdim=True))
+            (found,) = torch.autograd.grad(logits, moved, torch.ldexp(error, -octave))
+            changed = sure & found.flatten(1).any(1)
+            direction = torch.where(changed[:, None, None, None], found, direction)
+        probes = ((len(taught), int(taught.sum())),) * rule.iterations
+        return frames + rule.epsilon * _unit(direction), probes
+
+    def _backward(self, batch: Batch, seen: Tensor, targets: Tensor, taught: np.ndarray):
         """The student's logits, their error, and the gradient of every parameter."""
         labelled, frames = len(batch.labels), len(taught)
-        logits = self._logits(batch, frames)
+        logits = self._logits(_real(batch.labelled, batch.exponent), seen)
         loss = functional.cross_entropy(logits[:labelled], torch.from_numpy(batch.labels))
         if frames:
             each = consistency_loss(self.rule.consistency, logits[labelled:], targets)
@@ -227,17 +269,13 @@ class FloatLearner(Learner):
         errors, *gradients = torch.autograd.grad(loss, [logits, *self.student.parameters()])
         return logits.detach(), errors, gradients
 
-    def _logits(self, batch: Batch, frames: int) -> Tensor:
+    def _logits(self, labelled: Tensor, seen: Tensor) -> Tensor:
         """Of the labelled images, then of the frames; running statistics are those of the frames.
 
         Where domains are not separate they are those of all images.
         """
         student = self.student.train()
-        labelled, seen = (
-            _real(images, batch.exponent)
-            for images in (batch.labelled, batch.student_view[:frames])
-        )
-        if not (frames and self.rule.separate_domains):
+        if not (len(seen) and self.rule.separate_domains):
             return student(torch.cat([labelled, seen]))
         of_frames = student(seen)
         kept_apart = {name: buffer.clone() for name, buffer in student.named_buffers()}
@@ -405,3 +443,8 @@ def consistency_loss(kind: Consistency, student: Tensor, targets: Tensor) -> Ten
 def _real(values: np.ndarray, exponent: int) -> Tensor:
     """Integers times ``2**exponent``: float32[N, H, W, C]."""
     return torch.from_numpy(values.astype(np.float32) * np.float32(2.0**exponent))
+
+
+def _unit(directions: Tensor) -> Tensor:
+    """Each image's direction with a root mean square of 1."""
+    return directions / directions.square().mean((1, 2, 3), keepdim=True).sqrt()

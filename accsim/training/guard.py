@@ -12,6 +12,7 @@ from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
 from accsim.training.semi_supervised import SemiSupervisedLearner
+from accsim.training.virtual_adversarial import VirtualAdversarial
 
 MOST_PARTS = 10_000  # denominator of `margin`: 0.02 is a fiftieth, not the float beside it
 
@@ -30,14 +31,16 @@ class Guarded(Algorithm):
     factory. Its words lie in DDR or flash beside the others: that room and their copy are not.
     """
 
-    rule: MeanTeacher | SelfTaught = field(default_factory=MeanTeacher)
+    rule: MeanTeacher | SelfTaught | VirtualAdversarial = field(default_factory=MeanTeacher)
     every: int = 50  # steps
     margin: float = 0.02  # of accuracy
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.rule, MeanTeacher | SelfTaught):
-            raise ValueError(f"rule must be a MeanTeacher or SelfTaught, not {self.rule!r}")
+        if not isinstance(self.rule, MeanTeacher | SelfTaught | VirtualAdversarial):
+            raise ValueError(
+                f"rule must be a MeanTeacher, SelfTaught or VirtualAdversarial, not {self.rule!r}"
+            )
         if self.evaluation_statistics is not Statistics.RUNNING:
             raise ValueError(
                 "evaluation_statistics of Guarded must be left to its rule, not "

@@ -160,6 +160,13 @@ class SemiSupervisedLearner(Learner):
     def follow(self, how: Blend) -> None:
         """Move the labeller as the schedule says; the student has just been updated."""
 
+    def shown(self, batch: Batch, lesson: Lesson) -> tuple[Lesson, tuple[tuple[int, int], ...]]:
+        """The frames as the student learns from them, and the probes that this took, for `Passes`.
+
+        The batch was not rejected.
+        """
+        return lesson, ()
+
     @abstractmethod
     def take_counters(self) -> dict[str, Counters]:
         """What fixed point did to each network since the last call."""
@@ -178,7 +185,9 @@ class SemiSupervisedLearner(Learner):
         labelled, ran, sure = 0, 0, 0
         study = Study(Descent(self.rule.optimizer, self.student, self.done, self.steps, self.seed))
         rate = 0.0
+        probes: tuple[tuple[int, int], ...] = ()
         if not rejected:
+            lesson, probes = self.shown(batch, lesson)
             labelled, ran, sure = len(batch.labels), len(lesson), int(lesson.sure.sum())
             self._learn(study, batch, lesson, turn.micro_batches)
             rate = study.descent.update()
@@ -198,6 +207,7 @@ class SemiSupervisedLearner(Learner):
                 separate_domains=self.rule.separate_domains and ran > 0,
                 frozen=study.descent.frozen,
                 predictions=batch.pool if self.rule.remembers else 0,
+                probes=probes,
             ),
             learning_rate=rate,
             labelled_correct=study.correct,

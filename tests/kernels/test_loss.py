@@ -128,3 +128,14 @@ def test_logits_over_a_temperature():
     logits = np.array([[-5, 3, 2**24], [7, 0, -(2**24)]], np.int32)
     assert loss.scaled(logits, 640).tolist() == [[-13, 7, 2**24], [17, 0, -(2**24)]]
     assert loss.scaled(logits, 64).tolist() == [[-2, 0, 2**22], [1, 0, -(2**22)]]
+
+
+def test_aligned_rows_keep_their_direction_and_have_thirty_bits(rng):
+    error = rng.integers(-(2**20), 2**20, (40, 10)) >> rng.integers(0, 18, (40, 1))
+    error[3] = 0
+    error[4, 0] = 2**35 + 12345  # a distance of logits may be wider
+    for row, got in zip(error.tolist(), loss.aligned(error).tolist(), strict=True):
+        bits = max(map(abs, row)).bit_length()
+        left = 30 - bits if bits else 0
+        assert got == [value << left if left >= 0 else value >> -left for value in row]
+        assert max(map(abs, got)).bit_length() in (30, 0)

@@ -33,6 +33,7 @@ from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
 from accsim.training.self_training import NoisyStudent, RankedPseudoLabels
 from accsim.training.supervised import Supervised
+from accsim.training.virtual_adversarial import VirtualAdversarial
 from accsim.training.weight_average import Equal, WeightAverage
 from models import convnet, digits, mlp, mobilenet, resnet
 
@@ -64,6 +65,7 @@ RULES = {
     "hard": SelfTaught(
         confidence_threshold=0.0, consistency=PseudoLabel(), consistency_weight=1.0, ramp_share=0.0
     ),
+    "adversarial": VirtualAdversarial(iterations=2, ramp_share=0.0),
 }
 
 

@@ -135,5 +135,7 @@ def test_a_guard_without_what_it_needs_is_refused(workload, dataset):
         Guarded(margin=1.5)
     with pytest.raises(ValueError, match="every must be a whole number"):
         Guarded(every=0)
-    with pytest.raises(ValueError, match="rule must be a MeanTeacher or SelfTaught"):
+    with pytest.raises(
+        ValueError, match="rule must be a MeanTeacher, SelfTaught or VirtualAdversarial"
+    ):
         Guarded(rule=Supervised())

@@ -22,6 +22,7 @@ from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
 from accsim.training.supervised import Supervised
+from accsim.training.virtual_adversarial import VirtualAdversarial
 from accsim.training.weight_average import Equal, Exponential, WeightAverage
 
 STREAM = SemiSupervisedStream(
@@ -68,6 +69,8 @@ def digest(learner):
         WeightAverage(averaging=Exponential(4)),
         WeightAverage(averaging=Equal(first_share=0.5, every=2), optimizer=Sgd(last_share=0.5)),
         SelfTaught(confidence_threshold=0.9, consistency=PseudoLabel(), consistency_weight=1.0),
+        VirtualAdversarial(),
+        VirtualAdversarial(confidence_threshold=0.9, iterations=2),
     ],
     ids=[
         "supervised",
@@ -81,6 +84,8 @@ def digest(learner):
         "average",
         "swa",
         "pseudo-labels",
+        "adversarial",
+        "adversarial, sure",
     ],
 )
 def test_every_rule_learns(rule, network, dataset, follow, clock):
