@@ -10,7 +10,6 @@ The files are pickles: resume from your own alone.
 import hashlib
 import json
 import pickle
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -49,7 +48,7 @@ def finished(
 ) -> Iterator[list[Result]]:
     """The results of runs that one report is made of; the block writes it to `out`.
 
-    When the block ends well the kept runs go. With `resume` those that are there are not run again.
+    When the block ends well these runs go. With `resume` those that are there are not run again.
     Raises WorkloadError where none are, and as `run_missing`.
     """
     folder = runs_of(out)
@@ -60,7 +59,10 @@ def finished(
     places = places_of(workloads, folder, dataset)
     run_missing(places, dataset, on_step, resume, jobs)
     yield [place.read() for place in places]
-    shutil.rmtree(folder)
+    for place in places:
+        place.path.unlink()
+    with suppress(OSError):  # runs of something else are kept on
+        folder.rmdir()
 
 
 def places_of(

@@ -168,6 +168,13 @@ def test_a_kept_run_of_something_else_is_refused(workload, dataset, tmp_path, mo
     assert "same seed" in sentence()
 
 
+def test_a_report_takes_none_but_its_own_runs_away(workload, dataset, tmp_path):
+    out = tmp_path / "report"
+    run_all([replace(workload, steps=1)], runs_of(out), dataset)
+    compare(workload, [LayerwiseEma(), SeparateEma()], out, dataset)
+    assert len(list(runs_of(out).iterdir())) == 1
+
+
 def test_without_anything_kept_there_is_nothing_to_resume(workload, dataset, tmp_path):
     with pytest.raises(WorkloadError, match=r"--resume needs finished runs in .*report\.runs"):
         a_comparison(workload, tmp_path / "report", dataset, resume=True)

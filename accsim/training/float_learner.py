@@ -42,6 +42,7 @@ from accsim.training.consistency import (
 from accsim.training.counters import Tally
 from accsim.training.fixed_network import Statistics, most_adapted
 from accsim.training.float_twin import FloatTwin
+from accsim.training.freed_memory import keep_freed_memory
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
@@ -106,6 +107,7 @@ class InFloat(Algorithm):
                 "as SeparateEma"
             )
         self.rule.start(network, numerics, turn, steps, seed)  # what it refuses, this does
+        keep_freed_memory()
         if isinstance(self.rule, SelfTraining):
             return FloatSelfTraining(self.rule, network, numerics, turn, steps, seed)
         return FloatLearner(self.rule, new_twin(network, numerics, seed), turn, steps, seed)
