@@ -1,9 +1,10 @@
 """Semi-supervised CIFAR-10, mean teacher: agreement of probabilities, on every frame.
 
-Student and teacher see a frame shifted and mirrored, each in its own way; no frame is rejected. The
-network and the steps are those of cifar_weak_strong.py.
+The teacher sees a frame shifted and mirrored, the student distorted too; no frame is rejected. The
+network, the distortions and the steps are those of cifar_weak_strong.py.
 """
 
+from accsim.data.augmentation import Strong
 from accsim.data.stream import SemiSupervisedStream
 from accsim.dataflow.output_stationary import OutputStationary
 from accsim.hardware import boards
@@ -29,6 +30,7 @@ workload = Workload(
         labelled_per_batch=32,
         unlabelled_per_batch=96,
         frames_per_second=1000,
+        student_augmentation=Strong(operations=2, magnitude=20, cutout=12),
     ),
     steps=4000,
     evaluate_every=500,
