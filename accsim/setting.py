@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from types import NoneType
@@ -49,10 +50,15 @@ def place_of(workload: Workload, name: str, option: str) -> tuple[str, ...]:
     found = [place for place in places if place[-len(wanted) :] == wanted]
     if wanted in found:
         return wanted
-    if len(found) != 1:
-        known = sorted(".".join(place) for place in found or places)
-        many = "one of" if found else "a field of the workload, one of"
-        raise WorkloadError(f"{option} must name {many} {', '.join(known)}, not {name!r}")
+    if not found:
+        whole = {".".join(place[-len(wanted) :]): ".".join(place) for place in places}
+        close = [whole[tail] for tail in get_close_matches(name, whole, n=5, cutoff=0)]
+        raise WorkloadError(
+            f"{option} must name a field of the workload, such as {', '.join(close)}, not {name!r}"
+        )
+    if len(found) > 1:
+        known = sorted(".".join(place) for place in found)
+        raise WorkloadError(f"{option} must name one of {', '.join(known)}, not {name!r}")
     return found[0]
 
 
@@ -77,9 +83,11 @@ def _read(text: str) -> Any:
 
 
 def _places(part: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Where a workload keeps plain numbers, names, paths, switches and what it leaves out."""
+    """Where a workload keeps plain numbers, names, paths, switches and what it may leave out."""
     for name, value in _parts(part):
         place = (*above, name)
+        if is_dataclass(value) and NoneType in _kinds(part, name, value):
+            yield place
         if is_dataclass(value) or isinstance(value, tuple):
             if place not in (("network",), ("accelerator", "dram")):
                 yield from _places(value, place)

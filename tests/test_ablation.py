@@ -200,7 +200,7 @@ def test_a_choice_may_lie_in_a_tuple(write_workload):
         ("confidence_threshold=a b", "--over must be a name and its values"),
         ("confidence_threshold=0.5", "two different values or more"),
         ("confidence_threshold=0.5,0.5", "two different values or more"),
-        ("threshold=0,1", "--over must name a field of the workload, one of accelerator"),
+        ("threshold=0,1", "--over must name a field of the workload, such as algorithm.conf"),
         ("name=1,2", "--over must name one of accelerator.board.name, accelerator.name"),
     ],
 )

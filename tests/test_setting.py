@@ -1,9 +1,11 @@
 """Fields of a workload replaced by name: what is found, what a field may be, and what is told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from accsim.data.augmentation import Strong
 from accsim.numerics import Rounding
 from accsim.setting import with_settings
 from accsim.workload import WorkloadError, read_workload
@@ -32,6 +34,14 @@ def test_names_need_no_quotes_and_enumerations_go_by_theirs(workload):
     assert with_settings(workload, ["data.dataset='0'"]).data.dataset == "0"
 
 
+def test_what_may_be_left_out_is_none(workload):
+    strong = replace(workload, data=replace(workload.data, student_augmentation=Strong()))
+    assert with_settings(strong, ["data.student_augmentation=None"]) == workload
+    assert with_settings(strong, ["student_augmentation.cutout=3"]).data.student_augmentation == (
+        Strong(cutout=3)
+    )
+
+
 def test_a_field_of_the_workload_goes_before_one_further_down(write_workload):
     factory = (
         "Pretraining(Supervised(), SemiSupervisedStream(dataset=Path(PICTURES), "
@@ -47,8 +57,8 @@ def test_a_field_of_the_workload_goes_before_one_further_down(write_workload):
     ("text", "sentence"),
     [
         ("labels", "--set must be a name and its value, such as data.labels=4000, not 'labels'"),
-        ("label=3", "--set must name a field of the workload, one of accelerator.board.bram36, "),
-        ("seed=3", "--set must name a field of the workload, one of "),
+        ("label=3", "--set must name a field of the workload, such as data.labels, "),
+        ("seed=3", "--set must name a field of the workload, such as "),
         ("name=a", "--set must name one of accelerator.board.name, accelerator.name, not 'name'"),
         ("labels=0", "--set labels=0: labels must be at least 1, not 0"),
         ("labels=1.5", "--set labels=1.5: labels must be a whole number, not 1.5"),
