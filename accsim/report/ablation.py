@@ -87,7 +87,7 @@ def write_ablation(out: Path, names: Sequence[str], rows: Sequence[Mapping[str, 
             ),
             share_y=False,
             rows=3,
-            height_inches=6.5,
+            height_inches=7.5,
             legend_below=True,
         )
         page = render(

@@ -15,6 +15,7 @@ Panel = Callable[[Axes, pd.DataFrame], None]
 
 WIDTH_INCHES, HEIGHT_INCHES = 7.0, 3.0
 LONGEST = 28  # letters in a line of a bar's name
+ACROSS = 18  # letters of all values that stand side by side below one of three panels
 PALETTE = 9  # colours of accsim.mplstyle before they begin anew
 HATCHES = ("", "////", "\\\\\\\\", "xxxx", "....", "oooo", "++++")
 GREY = "#DDDDDD"  # the pale grey of the same palette: time in which nothing happens
@@ -332,7 +333,8 @@ def plot_spread(ax: Axes, found: pd.DataFrame, measure: str) -> None:
         at, spread = [values.index(value) for value in points["value"]], points[f"{measure}_std"]
         ax.errorbar(at, points[measure], spread.fillna(0.0), color=f"C{place % PALETTE}",
                     marker="o", capsize=3, label=words(line))  # fmt: skip
-    ax.set_xticks(range(len(values)), labels=values)
+    rotation = 45 if len("".join(values)) > ACROSS else 0
+    ax.set_xticks(range(len(values)), labels=values, rotation=rotation)
     ax.set(xlabel=words(found["choice"].iloc[0]))
 
 
