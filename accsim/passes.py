@@ -45,6 +45,7 @@ class Passes:
     kept: Kept | None = None  # frames in DDR that steps learn from after those that label them
     probes: tuple[tuple[int, int], ...] = ()  # (forward, backward) of the student on frames that
     # were moved, one after the other; backward are errors down to the images, and no gradient
+    class_balance: bool = False  # before the loss, the student's predictions are averaged
 
     def __post_init__(self):
         if min(self.teacher_forward, self.student_forward, self.backward, self.frames) < 0:

@@ -48,6 +48,7 @@ STEPS = {
     "accumulate": Step(("sum", "gradient"), ("total",)),  # of micro-batches, exponents aligned
     "update": Step(("weights", "momentum", "gradient"), ("weights", "momentum")),
     "ema": Step(("weights", "teacher"), ("teacher",)),
+    "balance": Step(("logits",)),  # a sum a class of the samples' probabilities
     # frames that later steps learn from, copied to where they wait; and the heaps of their scores
     "keep": Step(("frames", "scores"), ("kept", "scores")),
 }
@@ -105,6 +106,7 @@ class VectorUnitSpec:
     accumulate_cycles: int = 1
     update_cycles: int = 1
     ema_cycles: int = 1
+    balance_cycles: int = 8  # as the loss
     keep_cycles: int = 1
     fill_cycles: int = 7  # memory, operands, products, alignment, sum, two roundings
 

@@ -179,6 +179,57 @@ def probability_error(probabilities, targets, accepted, weight, batch=0):
 
 
 @njit(cache=True)
+def balance_error(probabilities, accepted, weight, batch=0):
+    """Error of the student's logits where the mean of its predictions should be uniform.
+
+    The loss is ``weight * a * sum(-u log(m + e) - (1 - u) log(1 - m + e))``: m, the mean of p over
+    these samples, u = 1 / C, a the share that is accepted, e = 2**-15. Its derivative by m is
+    ``g = (1 - u) / (1 - m + e) - u / (m + e)``, the error ``weight * a * p (g - sum(g p)) / N``
+    where accepted, else 0.
+
+    Parameters
+    ----------
+    probabilities : int32[N, C], the student's p, 15 fractional bits
+    accepted : bool[N]; the others count in m and a, but have no error
+    weight : 20 fractional bits, at most 1000
+    batch : as of `consistency_error`; a micro-batch has its own m and a
+
+    Returns
+    -------
+    int64[N, C], 30 fractional bits
+
+    Notes
+    -----
+    g has 16 fractional bits, and so has its product with p; all quotients are rounded down. Source:
+    French, Mackiewicz and Fisher, "Self-ensembling for visual domain adaptation", ICLR 2018,
+    section 3.4 (where e is 1e-6, and rejected samples have an error too).
+    """
+    samples, classes = probabilities.shape
+    whole = batch or samples
+    error = np.zeros((samples, classes), np.int64)
+    taken = np.int64(accepted.sum())
+    if not taken:
+        return error
+    slopes = np.empty(classes, np.int64)
+    one = np.int64(samples) << PROBABILITY_BITS  # of a sum over the samples; its e is `samples`
+    factor = np.int64(weight) * taken // samples
+    for c in range(classes):
+        total = np.int64(probabilities[:, c].sum())
+        above = ((classes - 1) * one << 16) // (classes * (one - total + samples))
+        slopes[c] = above - (one << 16) // (classes * (total + samples))
+    for n in range(samples):
+        if accepted[n]:
+            mean = np.int64(0)
+            for c in range(classes):
+                mean += slopes[c] * probabilities[n, c]
+            for c in range(classes):
+                far = (slopes[c] << PROBABILITY_BITS) - mean
+                product = probabilities[n, c] * far >> 2 * PROBABILITY_BITS
+                error[n, c] = product * factor // (whole << 6)
+    return error
+
+
+@njit(cache=True)
 def scaled(logits, factor):
     """``logits * factor / 2**8``, rounded down: int32[N, C]; 1 / temperature, 8 fractional bits.
 

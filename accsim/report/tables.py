@@ -120,6 +120,7 @@ PASSES = (
     "probe_loss",
     "probe_backward_data",
     "student_forward",
+    "balance",
     "loss",
     "backward_data",
     "backward_weight",

@@ -329,6 +329,8 @@ class Program:
         moved = self._moved("student", passes.frames) if passes.probes else None
         for index, ((forward, backward), labelled) in enumerate(zip(parts, labels, strict=True)):
             self.student_forward(forward, moved if labelled else None)
+            if passes.class_balance and labelled:
+                self.balance(forward)
             self.loss(forward, labelled, backward)
             self.backward(backward, update=index == last, average=average)
 
@@ -508,6 +510,22 @@ class Program:
         return Weights(first, again, back, words)
 
     # Loss
+
+    def balance(self, samples: int) -> None:
+        """A sum for each class over the student's logits, which the loss then needs."""
+        node, logits = self.network.nodes[-1], self._logits["student"]
+        words = samples * node.output.size
+
+        def job(use):
+            return WordSweep(
+                label="balance",
+                chain=("balance",),
+                words=words,
+                reads=(use(logits, samples),),
+                writes=(),
+            )
+
+        self._draft("student", node, "balance", samples, (logits,), (), job, words=words)
 
     def loss(
         self,

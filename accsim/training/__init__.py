@@ -13,6 +13,8 @@ A published method is a rule, what it asks the student to agree on, and what the
 - unsupervised data augmentation (UDA): `SelfTaught` with `Divergence(0.4)`; a `Strong` view
 - virtual adversarial training (VAT): `VirtualAdversarial`
 - MixMatch, of the frames alone: `SelfTaught` with `Divergence(0.5)`; 2 `label_views`, `Mixup`
+- teacher, rank, student, fine-tune (billion-scale): `RankedPseudoLabels`
+- Noisy Student: `NoisyStudent`; a `Strong` view
 
 Each runs in float32 too: `InFloat`.
 """

@@ -174,6 +174,7 @@ class FloatLearner(Learner):
                 queued=-len(taught) if self.predictions else 0,
                 predictions=batch.pool if self.predictions else 0,
                 probes=probes,
+                class_balance=self.is_taught and rule.class_balance > 0 and forward > labelled,
             ),
             learning_rate=rate,
             labelled_correct=correct,
@@ -267,7 +268,10 @@ class FloatLearner(Learner):
         if frames:
             each = consistency_loss(self.rule.consistency, logits[labelled:], targets)
             weight = self.rule.weight(self.done, self.steps) / (1 << WEIGHT_BITS)
-            loss = loss + weight * (each * torch.from_numpy(taught)).sum() / frames
+            sure = torch.from_numpy(taught)
+            loss = loss + weight * (each * sure).sum() / frames
+            if self.rule.class_balance:
+                loss = loss + weight * self.rule.class_balance * imbalance(logits[labelled:], sure)
         errors, *gradients = torch.autograd.grad(loss, [logits, *self.student.parameters()])
         return logits.detach(), errors, gradients
 
@@ -440,6 +444,15 @@ def consistency_loss(kind: Consistency, student: Tensor, targets: Tensor) -> Ten
         case Divergence() | PseudoLabel():
             return -(targets * torch.log_softmax(student, 1)).sum(1)
     raise TypeError(f"consistency must be one of accsim.training.consistency's, not {kind!r}")
+
+
+def imbalance(student: Tensor, sure: Tensor) -> Tensor:
+    """The loss whose gradient `balance_error` is: [N, classes], bool[N] -> []."""
+    predictions = torch.softmax(student, 1)
+    mean = torch.where(sure[:, None], predictions, predictions.detach()).mean(0)
+    least, even = 2.0**-PROBABILITY_BITS, 1 / len(mean)
+    far = even * (mean + least).log() + (1 - even) * (1 - mean + least).log()
+    return -far.sum() * sure.float().mean()
 
 
 def _real(values: np.ndarray, exponent: int) -> Tensor:

@@ -32,6 +32,7 @@ from accsim.training.supervised import Descent
 
 OF_FRAMES = 7  # label of random keys
 WEIGHT_BITS = 16  # fractional bits of the consistency weight
+BALANCE_BITS = 20  # and of the weight of the class balance
 MOST_PARTS = 10_000  # denominator of `least_accepted`: 0.1 is a tenth, not the float beside it
 
 
@@ -45,6 +46,10 @@ class SemiSupervised(Algorithm):
     left out too. The gate on batches opens only as the ramp ends: before, nobody is sure. Where the
     stream blends frames, their targets are blended, and both labels must be sure.
 
+    With `class_balance` the mean of the student's predictions of frames is asked to be uniform, by
+    its binary cross-entropy times the share of frames that are sure; frames that are not take part
+    in the mean alone. French et al., section 3.4, have 0.005 (see `accsim.kernels.loss`).
+
     Where frames are of another domain than labelled images, `separate_domains` takes either through
     the student in passes of their own: each is normalised by the statistics of its own batch, and
     keeps its own running statistics and exponents. Networks are evaluated by those of the frames.
@@ -57,6 +62,7 @@ class SemiSupervised(Algorithm):
     # below the share that clean batches have as the ramp ends, else the student stands still
     consistency: Consistency = LogitDistance()
     consistency_weight: float = 0.3
+    class_balance: float = 0.0  # of a loss beside the consistency, which its weight multiplies too
     ramp_share: float = 0.15  # share of the steps over which the weight rises from 0, linearly
     separate_domains: bool = False  # passes and batch-norm statistics of the student
     optimizer: Sgd = Sgd()
@@ -65,7 +71,7 @@ class SemiSupervised(Algorithm):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("confidence_threshold", "least_accepted", "ramp_share"):
+        for name in ("confidence_threshold", "least_accepted", "ramp_share", "class_balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be 0 to 1, not {getattr(self, name)}")
         if not 0 <= self.consistency_weight <= 1000:
@@ -79,6 +85,10 @@ class SemiSupervised(Algorithm):
         """Consistency weight of `step`, from 1, of `steps`: 16 fractional bits."""
         full, ramp = round(self.consistency_weight * (1 << WEIGHT_BITS)), self._ramp(steps)
         return full * step // ramp if step < ramp else full
+
+    def balance_weight(self, weight: int) -> int:
+        """Of the class balance, for a consistency weight of 16: 20 fractional bits."""
+        return weight * round(self.class_balance * (1 << BALANCE_BITS)) >> WEIGHT_BITS
 
     def rejects(self, sure: np.ndarray, step: int, steps: int) -> bool:
         """Whether too few frames are `sure`, bool[N], for the student to run at all."""
@@ -101,6 +111,7 @@ class SemiSupervised(Algorithm):
             own_labels=self.own_labels,
             separate_domains=self.separate_domains,
             predictions=frames if self.remembers else 0,
+            class_balance=self.class_balance > 0,
         )
 
 
@@ -208,6 +219,7 @@ class SemiSupervisedLearner(Learner):
                 frozen=study.descent.frozen,
                 predictions=batch.pool if self.rule.remembers else 0,
                 probes=probes,
+                class_balance=self.rule.class_balance > 0 and ran > 0,
             ),
             learning_rate=rate,
             labelled_correct=study.correct,
@@ -257,6 +269,13 @@ class SemiSupervisedLearner(Learner):
             consistency = self.rule.consistency.error(
                 of_frames, seen.targets, seen.sure, weight, len(lesson)
             )
+            if self.rule.class_balance:
+                consistency = consistency + loss.balance_error(
+                    loss.softmax(of_frames, loss.EXP2),
+                    seen.sure,
+                    self.rule.balance_weight(weight),
+                    len(lesson),
+                )
             rows = np.flatnonzero(np.concatenate([np.ones(len(labels), bool), seen.sure]))
             errors = np.concatenate([supervised, consistency])[rows]
             study.descent.add(executor, record, errors, rows)

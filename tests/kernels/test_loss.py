@@ -117,6 +117,72 @@ def test_errors_of_probabilities_are_gradients(squared, rng):
     assert np.abs(logits.grad.numpy()).max() > 10 * 5 * 2e-3 / 12  # the tolerance is small
 
 
+def exact_balance(probabilities, accepted, weight, batch):
+    """The kernel's integers, one by one."""
+    samples, classes = probabilities.shape
+    one = samples << 15
+    slopes = []
+    for c in range(classes):
+        total = int(probabilities[:, c].sum())
+        above = ((classes - 1) * one << 16) // (classes * (one - total + samples))
+        slopes.append(above - (one << 16) // (classes * (total + samples)))
+    factor = weight * int(accepted.sum()) // samples
+    error = []
+    for row, taken in zip(probabilities.tolist(), accepted, strict=True):
+        mean = sum(slope * p for slope, p in zip(slopes, row, strict=True))
+        error.append(
+            [
+                (p * ((slope << 15) - mean) >> 30) * factor // (batch << 6) if taken else 0
+                for slope, p in zip(slopes, row, strict=True)
+            ]
+        )
+    return error
+
+
+@pytest.mark.parametrize("weight", [1, 1573, 1000 << 20])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_the_balances_error_is_bit_exact(classes, weight, rng):
+    """Also where one class takes all, and at the largest weight."""
+    logits = rng.normal(0, 2, (12, classes)) * 4096
+    for shift in (0, 10 << 12):
+        logits[:, 0] += shift
+        p = loss.softmax(np.round(logits).astype(np.int32), loss.EXP2)
+        accepted = rng.random(12) > 0.3
+        for batch in (12, 40):
+            got = loss.balance_error(p, accepted, weight, batch)
+            assert got.tolist() == exact_balance(p, accepted, weight, batch)
+    assert np.array_equal(
+        loss.balance_error(p, accepted, weight), loss.balance_error(p, accepted, weight, 12)
+    )
+    none = np.zeros(12, bool)
+    assert not loss.balance_error(p, none, weight).any()
+    assert loss.balance_error(p[:0], none[:0], weight, 12).shape == (0, classes)
+
+
+@pytest.mark.parametrize("shift", [0, 2, 5])
+def test_the_balances_error_is_a_gradient(shift, rng):
+    """Binary cross-entropy of the mean prediction with a tenth, as torch differentiates it.
+
+    Rejected samples are constants; `shift` makes one class the more frequent.
+    """
+    student = rng.normal(0, 2, (12, 10))
+    student[:, 0] += shift
+    accepted = rng.random(12) > 0.4
+    p = loss.softmax(np.round(student * 4096).astype(np.int32), loss.EXP2)
+    error = loss.balance_error(p, accepted, round(0.005 * 2**20))
+    logits = torch.tensor(student, requires_grad=True)
+    predictions = torch.softmax(logits, 1)
+    taken = torch.tensor(accepted)[:, None]
+    mean = torch.where(taken, predictions, predictions.detach()).mean(0)
+    even = torch.full((10,), 0.1, dtype=mean.dtype)
+    balance = torch.nn.functional.binary_cross_entropy(mean, even, reduction="sum")
+    (0.005 * accepted.mean() * balance).backward()
+    exact = logits.grad.numpy()
+    np.testing.assert_allclose(error / 2**30, exact, rtol=0.02, atol=0.01 * np.abs(exact).max())
+    assert not error[~accepted].any()
+    assert np.abs(exact[accepted]).max() > 1e-6
+
+
 def test_the_length_of_errors_is_exact():
     """Squares beyond 64 bits: 3, 4 and 12 make 13."""
     three, rest = np.array([[3 << 38]]), np.array([[4 << 38, 0], [0, -12 << 38]])

@@ -102,6 +102,17 @@ def test_residual_words_travel_with_the_stores_they_belong_to(schedule, store, l
     assert counts == plain
 
 
+def test_a_class_balance_reads_the_students_logits_once_more(lower, machine):
+    """3 logits of each of 3 samples; of the 9 words a lane takes 8 cycles each."""
+    plain = moved(lower(SeparateEma(), machine, STEP))
+    operations = lower(SeparateEma(), machine, replace(STEP, class_balance=True))
+    assert moved(operations) == plain | {("balance", "activations"): (3 * 3, 0)}
+    names = [operation.pass_name for operation in operations]
+    assert names.index("balance") == names.index("loss") - 1
+    (balance,) = (operation for operation in operations if operation.pass_name == "balance")
+    assert sum(tile.vector_operations for tile in balance.tiles) == 8 * 9
+
+
 @pytest.mark.parametrize(("norm", "saved"), [(RELU, 2), (IDENTITY, 0)])
 def test_a_mean_only_norm_has_no_scale_and_reads_its_input_only_for_a_slope(
     norm, saved, lower, machine

@@ -55,6 +55,7 @@ RULES = {
     "average": WeightAverage(averaging=Equal(first_share=0.0, every=2)),
     "logits": MeanTeacher(4, confidence_threshold=0.0, ramp_share=0.0),
     "domains": MeanTeacher(4, confidence_threshold=0.0, separate_domains=True),
+    "balanced": MeanTeacher(4, confidence_threshold=0.0, ramp_share=0.0, class_balance=0.5),
     "running": MeanTeacher(4, confidence_threshold=0.0, teacher_statistics=Statistics.RUNNING),
     "probabilities": MeanTeacher(
         4, confidence_threshold=0.0, consistency=ProbabilityDistance(), consistency_weight=20.0

@@ -20,7 +20,7 @@ from accsim.schedule import (
     GradientAccumulation,
     LayerwiseEma,
 )
-from accsim.training.base import count_correct
+from accsim.training.base import Sgd, count_correct
 from accsim.training.consistency import Divergence, ProbabilityDistance, PseudoLabel
 from accsim.training.fixed_network import Statistics
 from accsim.training.mean_teacher import MeanTeacher
@@ -159,6 +159,49 @@ def test_blended_frames_have_blended_targets_and_need_both_labels(network, datas
     far = p - own * q - (1 - own) * q[partners]
     error = 9 * 2 * p * (far - (p * far).sum(1, keepdims=True)) / (24 * 3)
     assert outcome.frame_error == pytest.approx(np.linalg.norm(error[sure]), rel=0.02)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_class_balance_adds_its_error_and_a_pass(apart, network, dataset, follow, clock):
+    """One step from the start: the frames' error is the consistency's and the balance's."""
+    plain = MeanTeacher(confidence_threshold=0.4, ramp_share=0.0, separate_domains=apart)
+    errors, passes = [], []
+    for rule in (plain, replace(plain, class_balance=0.8)):
+        learner = rule.start(network, Numerics(), follow, 10, seed=4)
+        (batch,) = STREAM.batches(dataset, clock, 1, seed=4)
+        before = deepcopy(learner)
+        outcome = learner.step(batch)
+        passes.append(outcome.passes)
+        errors.append(outcome.frame_error)
+    student, images = before.student, np.concatenate([batch.labelled, batch.student_view])
+    seen = batch.student_view if apart else images
+    logits = before.of_frames.forward(student.parameters, Map(seen, -5)).logits[-24:]
+    labels = before.executor.forward(before.average.seen, Map(batch.teacher_view, -5)).logits
+    sure, weight = outcome.taught, rule.weight(1, 10)
+    assert rule.balance_weight(weight) == pytest.approx(0.3 * 0.8 * 2**20, rel=1e-4)
+    balance = loss.balance_error(
+        loss.softmax(logits, loss.EXP2), sure, rule.balance_weight(weight), 24
+    )
+    distance = rule.consistency.error(logits, labels, sure, weight, 24)
+    assert errors == [loss.length(distance), loss.length(distance + balance)]
+    assert errors[0] != errors[1]
+    assert passes[1] == replace(passes[0], class_balance=True)
+
+
+def test_a_class_balance_keeps_predictions_even(network, dataset, follow, clock):
+    """From labels of which nine of ten are of one class, a student says the others more often."""
+    stream = replace(STREAM, labels=60, labelled_imbalance=12.0)
+    shares = []
+    for balance in (0.0, 1.0):
+        rule = SelfTaught(
+            confidence_threshold=0.0, consistency=PseudoLabel(), consistency_weight=1.0,
+            class_balance=balance, ramp_share=0.0, optimizer=Sgd(learning_rate=0.05),
+        )  # fmt: skip
+        learner = rule.start(network, Numerics(), follow, 30, seed=4)
+        outcomes = [learner.step(batch) for batch in stream.batches(dataset, clock, 30, seed=4)]
+        labels = sum(outcome.pseudo_labels(3) for outcome in outcomes)
+        shares.append(labels.max() / labels.sum())
+    assert shares[1] < shares[0] - 0.05, shares
 
 
 def test_separate_domains_are_normalised_by_statistics_of_their_own(
