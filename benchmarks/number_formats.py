@@ -1,6 +1,6 @@
 """How few bits each class of tensors takes, and what its rounding is worth, over seeds.
 
-    python benchmarks/number_formats.py --out reports/numerics/formats [--seeds 3] [--data DIR]
+    python benchmarks/number_formats.py [--out reports/numerics/formats] [--seeds 3] [--data DIR]
 
 One class at a time, the others as in `workloads/number_formats.py`. Writes runs.csv, a row a run,
 and accuracy.csv with its figure: means and sample deviations of the accuracy on the test images,
@@ -21,7 +21,9 @@ from accsim.report.figures import plot_ablated_accuracy, save_figure
 from accsim.run import open_dataset, simulate
 from accsim.workload import read_workload
 
-BASE = Path(__file__).parents[1] / "workloads" / "number_formats.py"
+ROOT = Path(__file__).parents[1]
+BASE = ROOT / "workloads" / "number_formats.py"
+OUT = ROOT / "reports" / "numerics" / "formats"
 ROUNDINGS = (Rounding.STOCHASTIC, Rounding.HALF_UP, Rounding.TRUNCATE)
 BITS = {
     "weight": (2, 3, 4, 6, 8),
@@ -53,7 +55,7 @@ def formats():
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--out", type=click.Path(path_type=Path), default=OUT)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--steps", type=click.IntRange(1), help="Of every run, instead of the workload's.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder that holds the data sets.")
