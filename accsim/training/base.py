@@ -225,6 +225,20 @@ class Learner(ABC):
         return None
 
 
+class Checkable(Learner):
+    """A learner that a guard can look at and start again."""
+
+    done: int  # steps
+
+    @abstractmethod
+    def right(self, images: Map, labels: np.ndarray) -> int:
+        """Images that the network to deploy tells right, normalised by their own statistics."""
+
+    @abstractmethod
+    def go_on_from(self, other) -> None:
+        """Count steps and updates on from those of `other`, of the same class."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Algorithm(ABC):
     """A learning rule and its settings; makes a `Learner`."""

@@ -28,7 +28,7 @@ from accsim.training.base import (
     ADAPTATION_IMAGES,
     EVALUATION_BATCH,
     Algorithm,
-    Learner,
+    Checkable,
     Outcome,
     Sgd,
 )
@@ -40,9 +40,11 @@ from accsim.training.consistency import (
     PseudoLabel,
 )
 from accsim.training.counters import Tally
+from accsim.training.deployed import Deployed
 from accsim.training.fixed_network import Statistics, most_adapted
 from accsim.training.float_twin import FloatTwin
 from accsim.training.freed_memory import keep_freed_memory
+from accsim.training.guard import Guarded
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
@@ -59,6 +61,9 @@ from accsim.training.weight_average import Exponential, WeightAverage
 class InFloat(Algorithm):
     """`rule` in float32, from the same start; its passes are charged as those of the fixed formats.
 
+    A deployed network starts it with its words and running statistics as real numbers. A rule that
+    is `Guarded` goes back to it by the same checks, made in float.
+
     Batch norms differ in one thing from the fixed ones: a sample that is rejected has no error, but
     takes its part in the gradient through the statistics of the batch. The schedule must label in
     every step, for that step, and take the batch whole; what it writes back is its choice.
@@ -72,12 +77,14 @@ class InFloat(Algorithm):
         | TemporalEnsembling
         | VirtualAdversarial
         | SelfTraining
+        | Guarded
     ) = field(default_factory=MeanTeacher)
 
     def __post_init__(self):
         super().__post_init__()
         rule = self.rule
-        if not isinstance(rule, Supervised | WeightAverage | SemiSupervised | SelfTraining):
+        kinds = Supervised | WeightAverage | SemiSupervised | SelfTraining | Guarded
+        if not isinstance(rule, kinds):
             raise ValueError(f"rule must be a learning rule such as MeanTeacher(), not {rule!r}")
         if self.evaluation_statistics is not Statistics.RUNNING:
             raise ValueError(
@@ -99,36 +106,54 @@ class InFloat(Algorithm):
         return self.rule.largest_passes(labelled, frames)
 
     def start(self, network, numerics, turn, steps, seed, deployed=None):
-        if deployed:
-            raise ValueError("start of a workload whose rule is in float must be None")
+        if isinstance(self.rule, Guarded):
+            inside = InFloat(self.rule.rule)
+            return self.rule.around(inside, network, numerics, turn, steps, seed, deployed)
         if any(turn(step) != Turn(turn(step).blend) or not turn(step).blend for step in (1, 2)):
             raise ValueError(
                 "schedule of a rule in float must label in every step, and take the batch whole, "
                 "as SeparateEma"
             )
-        self.rule.start(network, numerics, turn, steps, seed)  # what it refuses, this does
+        start = network, numerics, turn, steps, seed, deployed
+        self.rule.start(*start)  # what it refuses, this does
         keep_freed_memory()
         if isinstance(self.rule, SelfTraining):
+            if deployed:
+                raise ValueError("start of a workload that trains itself in float must be None")
             return FloatSelfTraining(self.rule, network, numerics, turn, steps, seed)
-        return FloatLearner(self.rule, new_twin(network, numerics, seed), turn, steps, seed)
+        student = new_twin(network, numerics, seed, deployed)
+        return FloatLearner(self.rule, student, turn, steps, seed, forget=deployed is None)
 
 
-def new_twin(network: Network, numerics: Numerics, seed: int) -> FloatTwin:
+def new_twin(
+    network: Network, numerics: Numerics, seed: int, deployed: Deployed | None = None
+) -> FloatTwin:
     """A student where that of fixed point starts."""
     student = FloatTwin(network)
-    student.load(parameters.initial(network, numerics, random_key(seed, STUDENT)))
+    if deployed:
+        student.load(deployed.parameters)
+        student.start_from(deployed.running)
+    else:
+        student.load(parameters.initial(network, numerics, random_key(seed, STUDENT)))
     return student
 
 
 @final
-class FloatLearner(Learner):
+class FloatLearner(Checkable):
     """Student, its momenta and, where the rule has them, the average or the predictions."""
 
     def __init__(
-        self, rule, student: FloatTwin, turn: Callable[[int], Turn], steps: int, seed: int
+        self,
+        rule,
+        student: FloatTwin,
+        turn: Callable[[int], Turn],
+        steps: int,
+        seed: int,
+        forget: bool,
     ):
         self.rule, self.student, self.turn, self.steps = rule, student, turn, steps
         self.seed = seed
+        self.forget = forget  # the start, which is random
         self.done = self.moves = 0
         self.frozen = rule.optimizer.frozen(student.network)
         self.momenta = {name: torch.zeros_like(p) for name, p in student.tensors.items()}
@@ -196,6 +221,15 @@ class FloatLearner(Learner):
                 network.load_statistics(self.student)  # it has no forward pass of its own
             counts[name] = told_right(network, images, labels, self.rule.evaluation_statistics)
         return counts
+
+    def right(self, images, labels):
+        network = deepcopy(self.average or self.student).train()
+        with torch.no_grad():
+            best = network(_real(images.values, images.exponent)).argmax(1)
+        return int((best.numpy() == labels).sum())
+
+    def go_on_from(self, other):
+        self.done, self.moves = other.done, other.moves
 
     @property
     def is_taught(self) -> bool:
@@ -296,8 +330,9 @@ class FloatLearner(Learner):
             case MeanTeacher(teacher_shift=shift):
                 blend = self.turn(self.moves + 1).blend
                 assert blend is not None
-                _, now = Exponential(shift).share(self.done, self.steps, self.moves)
-                return min(Fraction(blend.numerator, 1 << now), Fraction(1)), blend.store
+                if self.forget:
+                    _, shift = Exponential(shift).share(self.done, self.steps, self.moves)
+                return min(Fraction(blend.numerator, 1 << shift), Fraction(1)), blend.store
         return None
 
     def _move(self, network: FloatTwin, share: Fraction, store: bool, tally: Tally) -> None:

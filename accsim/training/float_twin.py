@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from accsim.kernels import norm
 from accsim.network import (
     INPUT,
     Activate,
@@ -25,6 +26,8 @@ from accsim.network import (
     Network,
 )
 from accsim.training.parameters import Stored
+
+RUNNING_SHARE = 1 / 8  # of a batch in the running statistics, as in fixed point
 
 
 class FloatTwin(nn.Module):
@@ -84,6 +87,16 @@ class FloatTwin(nn.Module):
             for name, buffer in other.named_buffers():
                 getattr(self, name).copy_(buffer)
 
+    def start_from(self, running: dict[int, tuple[np.ndarray, np.ndarray]]) -> None:
+        """Take the running statistics of a fixed-point network, by node; batches move them on."""
+        self.share = RUNNING_SHARE
+        with torch.no_grad():
+            for index, statistics in running.items():
+                for kind, words in zip(("mean", "variance"), statistics, strict=True):
+                    buffer = getattr(self, f"{self.network.nodes[index].name}_{kind}", None)
+                    if buffer is not None:  # some norms keep the mean only
+                        buffer.copy_(torch.from_numpy(words * 2.0**-norm.RUNNING_BITS))
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, classes] of images [N, H, W, C]."""
         outputs: list[Tensor] = []
@@ -91,7 +104,7 @@ class FloatTwin(nn.Module):
         for node in self.network.nodes:
             inputs = [x if index == INPUT else outputs[index] for index in node.inputs]
             outputs.append(self._run(node, inputs))
-        self.share = 1 / 8 if self.training else self.share
+        self.share = RUNNING_SHARE if self.training else self.share
         return outputs[-1].flatten(1)
 
     def _run(self, node, inputs: list[Tensor]) -> Tensor:

@@ -6,12 +6,11 @@ from typing import final
 
 from accsim.data.stream import Batch
 from accsim.passes import Passes
-from accsim.training.base import Algorithm, Check, Learner, top_class
+from accsim.training.base import Algorithm, Check, Checkable, Learner
 from accsim.training.fixed_network import Statistics
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.parameters import Map
 from accsim.training.self_taught import SelfTaught
-from accsim.training.semi_supervised import SemiSupervisedLearner
 from accsim.training.virtual_adversarial import VirtualAdversarial
 
 MOST_PARTS = 10_000  # denominator of `margin`: 0.02 is a fiftieth, not the float beside it
@@ -59,18 +58,22 @@ class Guarded(Algorithm):
         return self.rule.largest_passes(labelled, frames)
 
     def start(self, network, numerics, turn, steps, seed, deployed=None):
-        if deployed is None:
+        return self.around(self.rule, network, numerics, turn, steps, seed, deployed)
+
+    def around(self, rule: Algorithm, *start) -> "GuardedLearner":
+        """Guard `rule`, this one's own or that in float, from `start`; see `Algorithm.start`."""
+        if start[-1] is None:
             raise ValueError("start of a workload whose rule is Guarded must be a deployed network")
-        return GuardedLearner(self, (network, numerics, turn, steps, seed, deployed))
+        return GuardedLearner(self, rule, start)
 
 
 @final
 class GuardedLearner(Learner):
     """A learner, and the network that it falls back to."""
 
-    def __init__(self, guard: Guarded, start: tuple):
-        self.guard, self.how = guard, start  # what the rule starts from
-        self.learner: SemiSupervisedLearner = guard.rule.start(*start)
+    def __init__(self, guard: Guarded, rule: Algorithm, start: tuple):
+        self.guard, self.rule, self.how = guard, rule, start  # what the rule starts from
+        self.learner = self._started()
         self.least: int | None = None  # held-out images that must be right; None: not counted yet
 
     def step(self, batch):
@@ -79,8 +82,8 @@ class GuardedLearner(Learner):
             return outcome
         check = self._check(batch, outcome.passes)
         if check.failed:
-            fallen, self.learner = self.learner, self.guard.rule.start(*self.how)
-            self.learner.done, self.learner.updates = fallen.done, fallen.updates
+            fallen, self.learner = self.learner, self._started()
+            self.learner.go_on_from(fallen)
         return replace(outcome, check=check)
 
     def correct(self, images, labels):
@@ -89,20 +92,19 @@ class GuardedLearner(Learner):
     def trained(self):
         return self.learner.trained()
 
+    def _started(self) -> Checkable:
+        learner = self.rule.start(*self.how)
+        assert isinstance(learner, Checkable)
+        return learner
+
     def _check(self, batch: Batch, ran: Passes) -> Check:
-        images, labels = batch.held_out, batch.held_out_labels
-        assert images is not None  # the workload saw to it
-
-        def right(learner: SemiSupervisedLearner) -> int:
-            network = learner.trained()
-            record = network.executor(0).forward(
-                network.parameters, Map(images, batch.exponent), Statistics.BATCH, training=False
-            )
-            return int((top_class(record.logits) == labels).sum())
-
+        assert batch.held_out is not None  # the workload saw to it
+        assert batch.held_out_labels is not None
+        held_out, count = Map(batch.held_out, batch.exponent), len(batch.held_out)
         if self.least is None:
-            margin = Fraction(self.guard.margin).limit_denominator(MOST_PARTS) * len(images)
-            self.least = max(-int(margin // 1) + right(self.guard.rule.start(*self.how)), 0)
-        forward = len(images), 0, 0
+            margin = Fraction(self.guard.margin).limit_denominator(MOST_PARTS) * count
+            deployed = self._started().right(held_out, batch.held_out_labels)
+            self.least = max(deployed - int(margin // 1), 0)
+        forward = count, 0, 0
         passes = Passes(*forward, ema=False, own_labels=ran.own_labels, frozen=ran.frozen)
-        return Check(passes, right(self.learner), self.least)
+        return Check(passes, self.learner.right(held_out, batch.held_out_labels), self.least)

@@ -17,7 +17,7 @@ from accsim.kernels.fixed_point import random_key
 from accsim.passes import Blend, Passes, shares
 from accsim.training.base import (
     Algorithm,
-    Learner,
+    Checkable,
     Outcome,
     Sgd,
     Student,
@@ -27,6 +27,7 @@ from accsim.training.base import (
 from accsim.training.consistency import Consistency, LogitDistance
 from accsim.training.counters import Counters
 from accsim.training.deployed import Deployed
+from accsim.training.fixed_network import Statistics
 from accsim.training.parameters import Map
 from accsim.training.supervised import Descent
 
@@ -142,7 +143,7 @@ class Study:
     predictions: list[np.ndarray] = field(default_factory=list)  # logits of the frames
 
 
-class SemiSupervisedLearner(Learner):
+class SemiSupervisedLearner(Checkable):
     """The student and its progress; what labels its frames is a subclass's."""
 
     def __init__(self, rule: SemiSupervised, student: Student, turn, steps: int, seed: int):
@@ -239,6 +240,16 @@ class SemiSupervisedLearner(Learner):
 
     def trained(self):
         return Deployed.of(self.of_frames, self.student.parameters)
+
+    def right(self, images, labels):
+        network = self.trained()
+        record = network.executor(0).forward(
+            network.parameters, images, Statistics.BATCH, training=False
+        )
+        return int((top_class(record.logits) == labels).sum())
+
+    def go_on_from(self, other):
+        self.done, self.updates = other.done, other.updates
 
     def _lesson(self, batch: Batch, labelling: int) -> Lesson:
         """The frames that have labels: of this step's `labelling`, or of an earlier step's."""

@@ -278,6 +278,36 @@ def test_running_statistics_are_those_of_wide_fixed_point(apart, network, datase
             assert np.allclose(ours, variance, rtol=0.01), node.name
 
 
+@pytest.mark.parametrize("name", ["logits", "domains", "hard", "average"])
+def test_a_deployed_network_is_where_both_start(name, network, dataset, follow, clock):
+    """Words and statistics are its own, and the average has no random start to forget."""
+    rule = replace(RULES[name], optimizer=Sgd(learning_rate=0.05))
+    factory = Supervised().start(network, WIDE, follow, 3, seed=4)
+    for batch in STREAM.batches(dataset, clock, 3, seed=4):
+        factory.step(batch)
+    start = {key: real(stored) for key, stored in factory.student.parameters.items()}
+    wide = replace(WIDE, error_bits=12) if name == "domains" else WIDE
+    fixed, twin = (
+        made.start(network, wide, follow, 4, seed=4, deployed=factory.trained())
+        for made in (rule, InFloat(rule))
+    )
+    assert all(np.array_equal(twin.student[key].detach(), start[key]) for key in start)
+    test = Map(PixelScale.of(dataset.train_images).apply(dataset.test_images), -IMAGE_BITS)
+    kept = factory.trained().correct(test, dataset.test_labels)["deployed"]
+    for count in twin.correct(test, dataset.test_labels).values():
+        assert abs(count - kept) <= 0.01 * len(dataset.test_labels)
+    for batch in STREAM.batches(dataset, clock, 2, seed=5):
+        assert fixed.step(batch).passes == twin.step(batch).passes
+    pairs = [(fixed.student.parameters, twin.student)]
+    if twin.average:
+        pairs.append((fixed.average.stored, twin.average))
+    for stores, floats in pairs:
+        for key, before in start.items():
+            moved = floats[key].detach().numpy() - before
+            difference = np.linalg.norm(real(stores[key]) - before - moved)
+            assert difference < 0.1 * np.linalg.norm(moved), key
+
+
 NETWORKS = {
     "convnet": convnet.network(4, 3, Shape(16, 16, 3)),
     "resnet": resnet.network(classes=3, image=Shape(8, 8, 3)),

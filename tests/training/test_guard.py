@@ -9,6 +9,7 @@ from accsim.run import open_dataset, simulate
 from accsim.schedule import AlternateTeacher, LayerwiseEma, SeparateEma, TeacherAhead
 from accsim.training.base import Sgd
 from accsim.training.fixed_network import Statistics
+from accsim.training.float_learner import InFloat
 from accsim.training.guard import Guarded
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.supervised import Supervised
@@ -60,6 +61,20 @@ def test_a_guard_keeps_the_accuracy_that_wrong_labels_take(schedule, workload, d
     assert guard["roll_backs"] >= 1
     assert guard["lowest_right"] < 19
     assert fallen.summary["guard"] is None
+
+
+def test_a_guard_in_float_puts_the_same_network_back(workload, dataset):
+    workload = replace(workload, schedule=SeparateEma(), evaluate_every=10)
+    rule = Guarded(rule=workload.algorithm, every=10, margin=0.05)
+    fallen, kept = (
+        simulate(replace(workload, algorithm=InFloat(one)), dataset).summary
+        for one in (workload.algorithm, rule)
+    )
+    assert fallen["accuracy"]["teacher"] < 0.5 < 0.95 < kept["accuracy"]["teacher"]
+    guard = kept["guard"]
+    assert (guard["images"], guard["roll_backs"], guard["least_right"]) == (20, 2, 19)
+    with pytest.raises(WorkloadError, match="must be a deployed network"):
+        simulate(replace(workload, algorithm=InFloat(rule), start=None), dataset)
 
 
 def test_what_is_put_back_is_the_deployed_network(workload, dataset):
