@@ -194,6 +194,17 @@ class StepClock:
         teacher = passes.ema or (passes.rejected and not passes.own_labels)
         return self._kind(passes, self.schedule.blend(step).store if teacher else True)
 
+    def spared(self, passes: Passes, whole: Passes, step: int) -> tuple[int, float]:
+        """Cycles and joules that `passes` take less than `whole`; time stands, `step` as above.
+
+        In the cycles that it gains the machine idles: that energy is not spared.
+        """
+        less, more = self.kind(passes, step), self.kind(whole, step)
+        gained = more.timeline.makespan_cycles - less.timeline.makespan_cycles
+        gained_ps = gained * self.accelerator.period_ps
+        idle = sum(energy.idle_account(gained_ps, self.accelerator, self.table).values())
+        return gained, joules(more.account.total_aj - less.account.total_aj - idle)
+
     def unfrozen(self, kind: Kind) -> Kind:
         """What `kind` would be if every layer trained; time stands."""
         return self._kind(replace(kind.passes, frozen=()), kind.store)

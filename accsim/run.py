@@ -27,14 +27,22 @@ from accsim.network import Network
 from accsim.report.folder import require_place
 from accsim.report.page import write_report
 from accsim.report.suspicion import suspicions
-from accsim.report.tables import COLUMNS, Tables, lost_shares, real_time, stream_accuracy
+from accsim.report.tables import (
+    COLUMNS,
+    Tables,
+    floor,
+    lost_shares,
+    real_time,
+    rejected,
+    stream_accuracy,
+)
 from accsim.schedule import SeparateEma
 from accsim.training.base import Check, Learner, Outcome
 from accsim.training.counters import KINDS, Counters
 from accsim.training.deployed import Deployed
 from accsim.training.parameters import Map
 from accsim.training.supervised import STUDENT
-from accsim.workload import Workload, WorkloadError, describe
+from accsim.workload import Workload, WorkloadError, all_accepted, describe
 
 
 @dataclass(frozen=True)
@@ -142,15 +150,18 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
         with misfits(norm.DivergedError, f"step {step}: "):
             outcome = learner.step(batch)  # values: which passes ran, on how many samples
         updates += not outcome.passes.rejected
+        sizes = len(batch.labels), len(batch.student_view)
+        whole = all_accepted(workload, outcome.passes, *sizes)
         with misfits():
             cost = clock.charge(outcome.passes, max(updates, 1))  # cycles, joules; advances time
+            spared = clock.spared(outcome.passes, whole, max(updates, 1))
         if outcome.check:
             cost += clock.charge(outcome.check.passes, max(updates, 1))
             checks.append(outcome.check)
         phases.append(outcome.phase)
         skipped += outcome.skipped_frames
         learned = before if before and outcome.passes.ahead else batch  # its frames
-        row = _row(step, batch, learned, skipped, outcome, cost, clock)
+        row = _row(step, batch, learned, skipped, outcome, cost, spared, clock)
         before = batch
         pseudo_labels += outcome.pseudo_labels(len(dataset.classes))
         if step % workload.evaluate_every == 0 or step == workload.steps:
@@ -206,6 +217,8 @@ def _simulate(workload, dataset, on_step, checkpoint, resume) -> Result:
     )
     summary["stream"] = stream_accuracy(tables)
     summary["lost"] = lost_shares(tables)
+    summary["floor"] = floor(tables)
+    summary["rejected"] = rejected(steps)
     summary["guard"] = _guarded(checks)
     if any(phases):
         summary["phases"] = _phases(phases, steps)
@@ -364,7 +377,7 @@ def _accuracy(learner: Learner | Deployed, test: Map, labels: np.ndarray) -> dic
     return {network: count / len(labels) for network, count in correct.items()}
 
 
-def _row(step, batch, learned, skipped, outcome: Outcome, cost, clock) -> dict[str, Any]:
+def _row(step, batch, learned, skipped, outcome: Outcome, cost, spared, clock) -> dict[str, Any]:
     """One step for the log; it learned from the frames of the batch `learned`."""
     return {
         "step": step,
@@ -372,6 +385,8 @@ def _row(step, batch, learned, skipped, outcome: Outcome, cost, clock) -> dict[s
         "joules": clock.joules,
         "step_cycles": cost.cycles,
         "step_joules": cost.joules,
+        "spared_cycles": spared[0],
+        "spared_joules": spared[1],
         "learning_rate": outcome.learning_rate,
         "labelled_correct": outcome.labelled_correct,
         "labelled_samples": outcome.labelled_samples,

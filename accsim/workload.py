@@ -239,23 +239,35 @@ def largest_passes(workload: Workload) -> Passes:
             f"data of the workload must be a SemiSupervisedStream, which has a fixed batch, not a "
             f"{type(stream).__name__}"
         )
-    labelled = stream.labelled_per_batch
-    whole = workload.algorithm.largest_passes(labelled, stream.unlabelled_per_batch)
-    frames = whole.student_forward - labelled
-    count = workload.schedule.turn(1).micro_batches
-    sizes = [
-        own.stop - own.start + seen.stop - seen.start
-        for own, seen in shares(labelled, frames, count, whole.separate_domains)
-    ]
-    labels = whole.teacher_forward * stream.label_views
+    largest = whole_batch(workload, stream.labelled_per_batch, stream.unlabelled_per_batch)
+    labels = largest.teacher_forward * stream.label_views
     waiting = labels * (workload.schedule.turn(1).labels - 1)
+    return replace(largest, teacher_forward=labels + waiting, queued=largest.queued + waiting)
+
+
+def whole_batch(workload: Workload, labelled: int, frames: int) -> Passes:
+    """A step of so many images whose frames are all accepted, one view of each labelled in it."""
+    whole = workload.algorithm.largest_passes(labelled, frames)
+    count = workload.schedule.turn(1).micro_batches
+    seen = whole.student_forward - labelled
+    sizes = [
+        own.stop - own.start + of_frames.stop - of_frames.start
+        for own, of_frames in shares(labelled, seen, count, whole.separate_domains)
+    ]
     return replace(
         whole,
-        teacher_forward=labels + waiting,
         micro_batches=tuple((size, size) for size in sizes) if len(sizes) > 1 else (),
-        queued=whole.queued + waiting,
         frozen=workload.algorithm.optimizer.frozen(workload.network),
     )
+
+
+def all_accepted(workload: Workload, ran: Passes, labelled: int, frames: int) -> Passes:
+    """What `ran` would have been, were every frame of its batch of so many images accepted."""
+    if ran.rejected and ran.kept is None:
+        labels = {name: getattr(ran, name) for name in ("teacher_forward", "queued", "ahead")}
+        return replace(whole_batch(workload, labelled, frames), **labels)
+    parts = tuple((forward, forward) for forward, _ in ran.micro_batches)
+    return replace(ran, backward=ran.student_forward, micro_batches=parts)
 
 
 def largest_step(workload: Workload) -> tuple[Operation, ...]:

@@ -562,15 +562,40 @@ def test_frames_that_are_moved_have_one_view(choice, message, wrapped, workload)
         )
 
 
-def test_rejected_samples_cost_no_backward_work(workload, dataset):
-    rejecting = replace(workload.algorithm, confidence_threshold=1.0)
-    accepting = replace(workload.algorithm, confidence_threshold=0.0)
-    costs = [
-        simulate(replace(workload, algorithm=rule), dataset).summary["cost"]
-        for rule in (rejecting, accepting)
-    ]
-    assert costs[0]["macs"] < costs[1]["macs"]
-    assert costs[0]["ddr_read_bytes"] < costs[1]["ddr_read_bytes"]
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        LayerwiseEma(),
+        GradientAccumulation(SeparateEma(), micro_batches=2),
+        TeacherAhead(SeparateEma()),
+    ],
+    ids=told,
+)
+@pytest.mark.parametrize("apart", [False, True], ids=["one pass", "domains apart"])
+def test_rejected_samples_spare_what_accepted_ones_cost(apart, schedule, workload, dataset):
+    """Step by step: the run that accepts all has the difference; of samples, of whole batches."""
+    workload = replace(workload, schedule=schedule, steps=4)
+    rule = replace(workload.algorithm, ramp_share=0.5, separate_domains=apart)
+    accepts, rejects, gated = (
+        simulate(replace(workload, algorithm=replace(rule, **choices)), dataset)
+        for choices in (
+            {"confidence_threshold": 0.0},
+            {"confidence_threshold": 1.0},
+            {"confidence_threshold": 1.0, "least_accepted": 0.5},
+        )
+    )
+    whole = accepts.tables.steps
+    assert not whole["spared_cycles"].any()
+    assert accepts.summary["rejected"] is None
+    for result in (rejects, gated):
+        steps = result.tables.steps
+        assert (steps["step_cycles"] + steps["spared_cycles"]).equals(whole["step_cycles"])
+        left = whole["step_joules"] - steps["step_joules"] - steps["spared_joules"]
+        seconds = steps["spared_cycles"] / (workload.accelerator.clock_mhz * 10**6)
+        assert (left >= workload.accelerator.board.static_watts * seconds).all()  # it idles
+        assert (steps["spared_joules"] > 0).equals(steps["spared_cycles"] > 0)
+    assert gated.summary["rejected"]["whole_batches"] == 2
+    assert (gated.tables.steps["spared_cycles"] > rejects.tables.steps["spared_cycles"])[2:].all()
 
 
 @pytest.mark.parametrize(

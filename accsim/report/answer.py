@@ -49,8 +49,10 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was learned, how fast and at what cost: (subject, sentence), five of them.
 
     Where `result["stream"]` is there, another tells what the networks made of the frames as they
-    came, and where `result["guard"]` is how often a guard rolled back; where
-    `result["phases"]` are there, another tells what each took and kept of the stream; where
+    came, where `result["floor"]` is how far they fell below the deployed one, and where
+    `result["guard"]` is how often a guard rolled back; where `result["phases"]` are there, another
+    tells what each took and kept of the stream; where `result["rejected"]` is, another tells what
+    samples without backward work spare; where
     `result["real_time"]` is, another tells deadlines, latencies and the ring buffer; where
     `result["frozen"]` is there, another tells what a step saves by layers that do not train;
     where `result["gate"]` has frames that are not clean, another tells what the confidence
@@ -69,6 +71,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Learned", learned(result["accuracy"])),
         *([("Stream", on_stream(result["stream"]))] if result.get("stream") else []),
+        *([("Floor", stood_above(result["floor"]))] if result.get("floor") else []),
         *([("Guard", guarded(result["guard"]))] if result.get("guard") else []),
         *([("Phases", went_through(result["phases"]))] if result.get("phases") else []),
         (
@@ -86,6 +89,7 @@ def answer(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("DDR", ddr(cost)),
         *([("Frozen", spared(result["frozen"]))] if result.get("frozen") else []),
+        *([("Rejected", kept_out(result["rejected"]))] if result.get("rejected") else []),
         *([("Gate", let_through(gate))] if set(gate) - {"clean"} else []),
         *([("Shifted", stood(shifts))] if shifts else []),
         *(("Suspect", suspicion) for suspicion in result.get("suspicions", ())),
@@ -112,6 +116,30 @@ def on_stream(stream: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     frames = max(found["frames"] for found in stream.values())
     return f"of {frames:,} frames as they came {'; '.join(networks)}"
+
+
+def stood_above(floor: Mapping[str, Mapping[str, Any]]) -> str:
+    """How the networks that learn compare with the deployed one where that is worst."""
+    networks = [
+        f"the {name} tells {100 * found['least_gain']:+.1f} points of the frames right in its "
+        f"worst stretch (to step {found['least_gain_step']:,}), and at its lowest "
+        f"{percent(found['lowest_test'])} of the test images (step {found['lowest_test_step']:,})"
+        for name, found in floor.items()
+    ]
+    return f"against the deployed network {'; '.join(networks)}"
+
+
+def kept_out(found: Mapping[str, Any]) -> str:
+    """What rejected samples spare of a run that accepts all."""
+    share = percent(found["rejected"] / found["samples"])
+    batches = found["whole_batches"]
+    whole = f" ({batches:,} whole batches among them)" if batches else ""
+    return (
+        f"{share} of {found['samples']:,} unlabelled samples{whole} have no backward work, which "
+        f"spares {percent(found['spared_cycles_share'])} of the cycles and "
+        f"{percent(found['spared_joules_share'])} of the joules of a run that accepts all, even "
+        "where the machine idles for the time that it gains"
+    )
 
 
 def guarded(guard: Mapping[str, int]) -> str:

@@ -22,6 +22,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         "joules": "energy of the machine from the start to the end of the step",
         "step_cycles": "accelerator cycles that the step took",
         "step_joules": "energy of this step alone",
+        "spared_cycles": "accelerator cycles that it would have taken more, had every frame been "
+        "accepted",
+        "spared_joules": "the same in energy, beyond that of a machine which idles in those cycles",
         "learning_rate": "learning rate of the update",
         "labelled_correct": "labelled samples that the student classified as their label says",
         "labelled_samples": "labelled samples of the batch",
@@ -201,6 +204,46 @@ def stream_accuracy(tables: Tables) -> dict[str, Any] | None:
             "lowest_step": int(lowest["step"]),
         }
     return found or None
+
+
+def floor(tables: Tables) -> dict[str, dict[str, float | int]] | None:
+    """How far each network that learns fell: against the deployed one, and on the test images.
+
+    `least_gain` is its accuracy on the frames of a stretch less that of the deployed network, in
+    the stretch where that is least; None where no network was deployed.
+    """
+    accuracy = stream_curves(tables).pivot(index="step", columns="network", values="accuracy")
+    found = {}
+    for network in accuracy.columns.drop("deployed", errors="ignore"):
+        gain = accuracy[network] - accuracy["deployed"]
+        tested = tables.steps.set_index("step")[f"{network}_accuracy"]
+        found[str(network)] = {
+            "least_gain": float(gain.min()),
+            "least_gain_step": int(gain.idxmin()),
+            "lowest_test": float(tested.min()),
+            "lowest_test_step": int(tested.idxmin()),
+        }
+    return found or None
+
+
+def rejected(steps: pd.DataFrame) -> dict[str, float | int] | None:
+    """Samples without backward work, and the share of a run that accepts all which they spare.
+
+    None where that is nothing; `steps` is the table of that name.
+    """
+    if not steps["spared_cycles"].any():
+        return None
+    samples = int(steps["unlabelled_samples"].sum())
+    count = samples - int(steps["accepted"].sum())
+    spared = {
+        f"spared_{name}": float(steps[f"spared_{name}"].sum()) for name in ("cycles", "joules")
+    }
+    shares = {
+        f"{name}_share": amount / (amount + float(steps[name.replace("spared", "step")].sum()))
+        for name, amount in spared.items()
+    }
+    whole = int((steps["labelled_samples"] == 0).sum())
+    return {"samples": samples, "rejected": count, "whole_batches": whole, **spared, **shares}
 
 
 def real_time(

@@ -38,6 +38,8 @@ def run() -> Run:
             "joules": [0.5, 1.0, 1.5, 2.0],
             "step_cycles": [1000, 1000, 1000, 1000],
             "step_joules": [0.5, 0.5, 0.5, 0.5],
+            "spared_cycles": [750, 500, 250, 0],
+            "spared_joules": [0.25, 0.125, 0.125, 0.0],
             "learning_rate": [0.125] * 4,
             "labelled_correct": [8, 8, 16, 16],
             "labelled_samples": [32] * 4,

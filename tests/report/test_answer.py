@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from accsim.report.answer import answer, summary_table
-from accsim.report.tables import stream_accuracy
+from accsim.report.tables import floor, rejected, stream_accuracy
 
 
 def text_of(table):
@@ -26,6 +26,34 @@ def test_what_the_networks_make_of_the_stream_is_told(run):
     )
     run.result["accuracy"]["deployed"] = 0.5
     assert dict(answer(run.result))["Learned"].endswith(", the deployed network 50.0%")
+
+
+def test_the_worst_against_the_deployed_network_is_told(run):
+    assert "Floor" not in dict(answer(run.result))
+    lines = dict(answer({**run.result, "floor": floor(run.tables)}))
+    assert lines["Floor"] == (
+        "against the deployed network the student tells -25.0 points of the frames right in its "
+        "worst stretch (to step 2), and at its lowest 50.0% of the test images (step 2); the "
+        "teacher tells -12.5 points of the frames right in its worst stretch (to step 2), and at "
+        "its lowest 25.0% of the test images (step 2)"
+    )
+
+
+def test_what_rejected_samples_spare_is_told(run):
+    assert "Rejected" not in dict(answer(run.result))
+    steps = run.tables.steps
+    lines = dict(answer({**run.result, "rejected": rejected(steps)}))
+    assert lines["Rejected"] == (
+        "56.2% of 384 unlabelled samples have no backward work, which spares 27.3% of the cycles "
+        "and 20.0% of the joules of a run that accepts all, even where the machine idles for the "
+        "time that it gains"
+    )
+    steps.loc[0, "labelled_samples"] = 0
+    assert (
+        "samples (1 whole batches among them) have"
+        in dict(answer({**run.result, "rejected": rejected(steps)}))["Rejected"]
+    )
+    assert rejected(steps.assign(spared_cycles=0)) is None
 
 
 def test_what_a_guard_did_is_told(run):

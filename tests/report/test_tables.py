@@ -40,6 +40,22 @@ def test_a_stream_is_lowest_in_one_of_its_stretches(run):
     assert tables.stream_accuracy(none) is None
 
 
+def test_the_floor_is_the_stretch_that_compares_worst(run):
+    """By hand: 48, 32 and 40 of 64, then 32, 64 and 104 of 128, are right."""
+    found = tables.floor(run.tables)
+    assert found == {
+        network: {
+            "least_gain": gain,
+            "least_gain_step": 2,
+            "lowest_test": lowest,
+            "lowest_test_step": 2,
+        }
+        for network, gain, lowest in (("student", -0.25, 0.5), ("teacher", -0.125, 0.25))
+    }
+    none = replace(run.tables, on_stream=run.tables.on_stream.head(0))
+    assert tables.floor(none) is None
+
+
 def test_accepted_shares_of_two_steps_are_their_samples_together(run):
     assert tables.accepted_shares(run.tables).values.tolist() == [
         [1, 0.0],
