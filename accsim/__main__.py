@@ -23,6 +23,7 @@ from accsim.hardware import boards as board_presets
 from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.ledger import LedgerError
 from accsim.replaced_file import replaced_file
+from accsim.report import online
 from accsim.report.ablation import ablation_table
 from accsim.report.answer import summary_table
 from accsim.report.comparison import compare_table
@@ -202,7 +203,10 @@ def ablate_command(workload, settings, steps, seed, out, data, quiet, resume, jo
         with progress(chosen.steps * runs, quiet) as on_step:
             rows = ablation.ablate(chosen, choices, seeds, out, dataset, on_step, resume, jobs)
     if not quiet:
-        wide.print(ablation_table([choice.name for choice in choices], rows))
+        over_names = [choice.name for choice in choices]
+        wide.print(ablation_table(over_names, rows))
+        if online.WORST in rows[0]:
+            wide.print(online.online_table(over_names, rows))
     click.echo(out / "README.md")
 
 

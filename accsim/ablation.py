@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from accsim.data import Dataset
+from accsim.report import online
 from accsim.report.ablation import write_ablation
 from accsim.report.comparison import PLACES, reached
 from accsim.report.folder import require_place
-from accsim.report.tables import KINDS, accuracy_curves
+from accsim.report.tables import KINDS, accuracy_curves, stream_curves
 from accsim.run import Result
 from accsim.series import OnStep, finished
 from accsim.setting import changed, place_of
@@ -104,7 +105,7 @@ def ablate(
             first_end = min(curve[place].max() for curve in curves)
             for row, curve in zip(rows, curves, strict=True):
                 row[name] = reached(curve, place, first_end)
-        write_ablation(out, names, rows)
+        write_ablation(out, names, rows, [stream_curves(result.tables) for result in results])
     return rows
 
 
@@ -125,6 +126,7 @@ def _run_of(result: Result) -> dict[str, Any]:
         "frames_dropped": cost["frames_dropped"],
         **result.summary["lost"],
         **_accepted_shares(result.summary["gate"]),
+        **online.measures(result.summary),
     }
 
 

@@ -217,3 +217,37 @@ def test_a_value_that_cannot_be_is_told_before_anything_runs(write_workload, tmp
         ran.output.split()
     )
     assert not out.exists()
+
+
+def test_a_deployed_network_is_set_beside_what_adapts(write_workload, tmp_path):
+    """At a learning rate of 0 nothing is gained but by statistics, and the floor is told."""
+    path = write_workload(
+        start="Pretraining(Supervised(), SemiSupervisedStream(dataset=Path(PICTURES), labels=20,"
+        " labelled_per_batch=8, unlabelled_per_batch=0, translate=1, flip=False), steps=40)",
+        steps="4",
+        evaluate_every="2",
+    )
+    path.write_text(
+        path.read_text().replace("import Workload", "import Pretraining, Workload")
+        + "over = {'algorithm.optimizer.learning_rate': (0.0, 0.05)}\n"
+    )
+    out = tmp_path / "online"
+    ran = call(path, "--seeds=2", "--out", str(out))
+    assert ran.exit_code == 0, ran.output
+    assert "worst stretch of the stream" in ran.output
+    found = pd.read_csv(out / "online.csv")
+    assert (
+        found["place"].tolist()
+        == [
+            *("test images", "frames of the stream", "worst stretch of the stream"),
+        ]
+        * 2
+    )
+    still = found.set_index("place").iloc[:3]
+    assert (still.loc["test images", ["deployed", "adapted"]] == 1).all()
+    assert still.loc["worst stretch of the stream", "gain"] == 0
+    page = (out / "README.md").read_text()
+    assert "What adapting gains" in page
+    assert "no guard" in page
+    assert (out / "stream.png").stat().st_size > 1000
+    assert set(pd.read_csv(out / "stream.csv")["step"]) == {2, 4}

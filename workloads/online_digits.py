@@ -1,7 +1,8 @@
 """A deployed network goes on learning: it knows MNIST; then frames are USPS's, and MNIST's in fog.
 
 Pretrained at the factory on 1,000 labels, the device replays them beside one pass over its stream.
-The report sets the networks that learn beside the deployed one, frozen, on the frames as they come.
+The report sets the networks that learn beside the deployed one, frozen, on the frames as they come;
+`python -m accsim ablate workloads/online_digits.py --seeds 3` asks what the guard costs.
 """
 
 from accsim.data.corruption import Fog
@@ -12,6 +13,7 @@ from accsim.dataflow.output_stationary import OutputStationary
 from accsim.hardware import boards
 from accsim.schedule.layerwise_ema import LayerwiseEma
 from accsim.training.base import Sgd
+from accsim.training.guard import Guarded
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.supervised import Supervised
 from accsim.workload import Pretraining, Workload
@@ -32,14 +34,19 @@ workload = Workload(
     dataflow=OutputStationary(),
     schedule=LayerwiseEma(),
     start=Pretraining(Supervised(optimizer=Sgd(learning_rate=0.05)), factory, steps=600),
-    algorithm=MeanTeacher(
-        confidence_threshold=0.9,
-        ramp_share=0.0,
-        optimizer=Sgd(learning_rate=0.01, last_share=1.0),
+    algorithm=Guarded(
+        rule=MeanTeacher(
+            confidence_threshold=0.9,
+            ramp_share=0.0,
+            optimizer=Sgd(learning_rate=0.01, last_share=1.0),
+        ),
+        every=25,
+        margin=0.02,
     ),
     data=SemiSupervisedStream(
         dataset="mnist",
         labels=1000,
+        held_out=500,
         frames_per_second=5000,
         translate=2,
         flip=False,
@@ -51,3 +58,4 @@ workload = Workload(
     steps=400,
     evaluate_every=25,
 )
+over = {"margin": (0.02, 1.0)}  # of 1 it only watches

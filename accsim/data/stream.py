@@ -142,6 +142,7 @@ class SemiSupervisedStream(Stream):
     frames_dataset: str | Path | None = None
     resize: bool = False
     held_out: int = 0  # labelled images, balanced as the others, that are never learned from
+    unseen_frames: bool = False  # no frame is one of the labelled or held-out images
 
     def __post_init__(self):
         for name, least in (
@@ -213,6 +214,8 @@ class SemiSupervisedStream(Stream):
             random_key(seed, LABEL_NOISE),
         )
         pool = frame_pool(source, self.unlabelled_imbalance, random_key(seed, FRAME_DRAW))
+        if self.unseen_frames and source is dataset:
+            pool = np.setdiff1d(pool, np.concatenate([labelled, held_out]))
         camera = Camera(self.frames_per_second, self.buffer_frames, clock)
 
         def view(images, *which, strong=None):

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from accsim.report import figures
+from accsim.report import figures, online
 from accsim.report.answer import percent
 from accsim.report.folder import replaced_folder
 from accsim.report.page import render, write_csv, write_json
@@ -55,13 +55,22 @@ def summary(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> pd.DataF
     return means.join(spreads)[columns].reset_index().assign(seeds=table["seed"].nunique())
 
 
-def write_ablation(out: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_ablation(
+    out: Path,
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    streams: Sequence[pd.DataFrame],
+) -> Path:
     """Write ablation.json, ablation.csv, runs.csv, ablation.png and README.md; return `out`.
+
+    Where a network was deployed online.csv has what adapting it gains, and stream.csv with its
+    figure the accuracy on the stream.
 
     Parameters
     ----------
     out : folder; an earlier ablation there is replaced once the new one is complete
     names, rows : as of `summary`
+    streams : `stream_curves` of every run
 
     Raises OSError for a place that cannot be written.
     """
@@ -90,9 +99,17 @@ def write_ablation(out: Path, names: Sequence[str], rows: Sequence[Mapping[str, 
             height_inches=7.5,
             legend_below=True,
         )
+        adapts = online.WORST in rows[0]
+        if adapts:
+            write_csv(folder / "online.csv", online.gains(names, rows))
+            curves = online.curves(names, rows, streams)
+            write_csv(folder / "stream.csv", curves)
+            panels = (figures.plot_adapted,)
+            figures.save_figure(folder / "stream.png", curves, panels, legend_below=True)
         page = render(
             "ablation.md.j2", title=Path(out).name, names=names, rows=told(names, found),
-            seeds=int(found["seeds"].iloc[0]),
+            seeds=int(found["seeds"].iloc[0]), gains=online.told(names, rows) if adapts else (),
+            spared=online.spared(names, rows) if adapts else (),
         )  # fmt: skip
         (folder / "README.md").write_text(page, encoding="utf-8")
     return out

@@ -56,6 +56,18 @@ def plot_stream(ax: Axes, curves: pd.DataFrame) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def plot_adapted(ax: Axes, curves: pd.DataFrame) -> None:
+    """Lines of the mean accuracy on the stream's frames over steps, and its span; one a `line`."""
+    for number, (line, curve) in enumerate(curves.groupby("line", sort=False)):
+        color = "C2" if line == "deployed" else f"C{3 * number}"
+        style = ":" if line == "deployed" else "-"
+        ax.plot(curve["step"], curve["mean"], color=color, ls=style, marker=".", label=str(line))
+        ax.fill_between(curve["step"], curve["min"], curve["max"], color=color, alpha=0.2, lw=0)
+    ax.set(xlabel="training step", ylabel="accuracy on the stream")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
 def plot_accepted(ax: Axes, shares: pd.DataFrame) -> None:
     """Line of the share of unlabelled samples that the teacher was confident about."""
     ax.plot(

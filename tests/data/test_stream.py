@@ -62,6 +62,17 @@ def test_what_returns_has_the_place_that_it_had(dataset):
         assert shown.setdefault(place, view.tobytes()) == view.tobytes()
 
 
+def test_unseen_frames_are_none_of_the_labelled_and_held_out_images(dataset):
+    plain = {"translate": 0, "flip": False, "held_out": 10}
+    for unseen in (False, True):
+        seen = batches(dataset, 8, unlabelled_per_batch=10, unseen_frames=unseen, **plain)
+        shown = {image.tobytes() for b in seen for image in b.frames}
+        known = {image.tobytes() for b in seen for image in (*b.labelled, *b.held_out)}
+        assert len(known) == 20
+        assert len(shown) == 80
+        assert bool(shown & known) == (not unseen)
+
+
 def test_views_differ_but_show_the_same_frames(dataset):
     batch = batches(dataset, 1)[0]
     assert not np.array_equal(batch.student_view, batch.teacher_view)
