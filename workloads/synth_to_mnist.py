@@ -28,7 +28,7 @@ workload = Workload(
         confidence_threshold=0.97,
         consistency=PseudoLabel(),
         consistency_weight=1.0,
-        ramp_share=0.6,  # hard labels too early teach what the batch norms alone would have mended
+        ramp_share=0.25,
         separate_domains=True,
         optimizer=Sgd(learning_rate=0.05),
     ),
@@ -43,6 +43,6 @@ workload = Workload(
         flip=False,
         student_augmentation=Strong(operations=2, magnitude=12, cutout=0),
     ),
-    steps=2500,
+    steps=3000,
 )
 over = {"confidence_threshold": (0.97, 0.0)}
