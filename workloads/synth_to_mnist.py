@@ -25,10 +25,11 @@ workload = Workload(
     dataflow=OutputStationary(),
     schedule=LayerwiseEma(),
     algorithm=MeanTeacher(
-        confidence_threshold=0.97,
+        confidence_threshold=0.9,
         consistency=PseudoLabel(),
         consistency_weight=1.0,
-        ramp_share=0.25,
+        class_balance=0.3,  # 9 lies between printed 4 and 7: at worst nobody is sure of one
+        ramp_share=0.6,
         separate_domains=True,
         optimizer=Sgd(learning_rate=0.05),
     ),
@@ -45,4 +46,4 @@ workload = Workload(
     ),
     steps=3000,
 )
-over = {"confidence_threshold": (0.97, 0.0)}
+over = {"confidence_threshold": (0.9, 0.0)}
