@@ -17,20 +17,26 @@ SHARE_BITS = 8  # fractional bits of the share that an image keeps of itself
 class Strong:
     """Random operations on the image, one after another, and a grey square over it.
 
-    Each operation is drawn of the dozen of `accsim.kernels.distort`, its amount from 0 to
-    `magnitude` of 30 in either direction. Source: Sohn et al., "FixMatch", NeurIPS 2020, section
-    2.3 (RandAugment with random magnitudes, then cutout).
+    Each operation is drawn of the dozen of `accsim.kernels.distort` and of what is `added`, its
+    amount from 0 to `magnitude` of 30 in either direction. Source: Sohn et al., "FixMatch", NeurIPS
+    2020, section 2.3 (RandAugment with random magnitudes, then cutout).
     """
 
     operations: int = 2
     magnitude: int = 20
     cutout: int = 12  # side of the square, pixels; 0: none
+    added: tuple[int, ...] = ()  # RandAugment has distort.EQUALIZE and distort.SHARPNESS too
 
     def __post_init__(self):
         for name, most in (("operations", 16), ("magnitude", distort.MOST), ("cutout", 1024)):
             value = getattr(self, name)
             if not isinstance(value, int) or not 0 <= value <= most:
                 raise ValueError(f"{name} must be a whole number of 0 to {most}, not {value}")
+        if not set(self.added) <= {distort.EQUALIZE, distort.SHARPNESS}:
+            raise ValueError(
+                f"added must be of distort's EQUALIZE ({distort.EQUALIZE}) and SHARPNESS "
+                f"({distort.SHARPNESS}), not {self.added}"
+            )
 
     def distort(self, images: np.ndarray, key: int) -> np.ndarray:
         """Before they are normalised: uint8[N, H, W, C], image i by (key, i) alone."""
@@ -38,7 +44,9 @@ class Strong:
         words = random_words(2 * count, random_key(key, OPERATIONS))
         kinds, amounts = words.astype(np.int64).reshape(len(images), self.operations, 2).T
         amounts = amounts % (2 * self.magnitude + 1) - self.magnitude
-        return distort.distort(images, (kinds % distort.KINDS).T.copy(), amounts.T.copy())
+        choice = np.array([*range(distort.EQUALIZE), *self.added])
+        drawn = choice[kinds % len(choice)]
+        return distort.distort(images, drawn.T.copy(), amounts.T.copy())
 
     def cover(self, images: np.ndarray, key: int) -> None:
         """After they are normalised: int8[N, H, W, C], in place."""

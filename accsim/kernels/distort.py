@@ -2,8 +2,9 @@
 
 An amount is a whole number of -30 to 30; 30 is the farthest that RandAugment goes. Every quotient
 is rounded half up. Source: Cubuk et al., "RandAugment: Practical automated data augmentation with a
-reduced search space", CVPR workshops 2020, in the ranges of torchvision; without equalize and
-sharpness, and shifts reach 0.3 of the side, as in Sohn et al., "FixMatch", NeurIPS 2020, table 12.
+reduced search space", CVPR workshops 2020, in the ranges of torchvision; shifts reach 0.3 of the
+side, as in Sohn et al., "FixMatch", NeurIPS 2020, table 12. Equalize and sharpness are Pillow's
+(`ImageOps.equalize`, `ImageEnhance.Sharpness`); only who asks for them has them.
 """
 
 import numpy as np
@@ -23,8 +24,10 @@ MOST = 30  # the largest amount
     SHIFT_ROWS,  # by 0.3 amount / 30 of the side
     SHIFT_COLUMNS,
     ROTATE,  # by `amount` degrees
-) = range(12)
-KINDS = 12
+    EQUALIZE,  # every channel: as many pixels at each level; has no amount
+    SHARPNESS,  # s + (p - s) f, with s, the pixel smoothed over its neighbours
+) = range(14)
+KINDS = 14  # of which the first dozen are drawn unless more are asked for
 OUTSIDE = 128  # grey, where an operation looks beyond the image
 FACTOR, FACTOR_STEP = 300, 9  # f is (300 + 9 amount) / 300
 PERCENT = 100  # shears and shifts are amount / 100
@@ -52,7 +55,9 @@ def distort(images, kinds, amounts):
             kind, amount = kinds[i, k], amounts[i, k]
             if kind == SATURATION:
                 _saturation(image, amount)
-            elif kind >= SHEAR_ROWS:
+            elif kind == SHARPNESS:
+                _sharpness(image, amount)
+            elif SHEAR_ROWS <= kind <= ROTATE:
                 _move(image, kind, amount)
             elif kind != IDENTITY:
                 mean = _mean_grey(image) if kind == CONTRAST else np.int64(0)
@@ -65,12 +70,23 @@ def distort(images, kinds, amounts):
 def _map_levels(plane, kind, amount, mean):
     """An operation that sends every level of a channel to another, in place."""
     low, high = np.int64(plane.min()), np.int64(plane.max())
+    counts, step = np.zeros(256, np.int64), np.int64(0)
+    if kind == EQUALIZE:
+        for h in range(plane.shape[0]):
+            for w in range(plane.shape[1]):
+                counts[plane[h, w]] += 1
+        step = (plane.size - counts[high]) // 255  # pixels a level; those of the highest are over
+    below = step // 2
     levels = np.empty(256, np.uint8)
     for p in range(256):
         level = p
         if kind == AUTOCONTRAST:
             if low < high:
                 level = _quotient(255 * (p - low), high - low)
+        elif kind == EQUALIZE:
+            if step:
+                level = below // step
+                below += counts[p]
         elif kind == POSTERIZE:
             low_bits = abs(amount) * 4 // MOST
             level = level >> low_bits << low_bits
@@ -94,6 +110,23 @@ def _saturation(image, amount):
             for c in range(image.shape[2]):
                 far = (image[h, w, c] - grey) * (FACTOR + FACTOR_STEP * amount)
                 image[h, w, c] = min(max(grey + _quotient(far, FACTOR), 0), 255)
+
+
+@njit(cache=True)
+def _sharpness(image, amount):
+    """Pixels farther from the mean of their neighbourhood, or nearer to it, in place.
+
+    Of nine the middle one counts five times. What lies on a border stays as it is.
+    """
+    before = image.astype(np.int64)
+    for h in range(1, image.shape[0] - 1):
+        for w in range(1, image.shape[1] - 1):
+            for c in range(image.shape[2]):
+                own = before[h, w, c]
+                total = before[h - 1 : h + 2, w - 1 : w + 2, c].sum() + 4 * own
+                smooth = _quotient(total, 13)
+                far = (own - smooth) * (FACTOR + FACTOR_STEP * amount)
+                image[h, w, c] = min(max(smooth + _quotient(far, FACTOR), 0), 255)
 
 
 @njit(cache=True)

@@ -25,17 +25,19 @@ def test_nothing_asked_nothing_done(images):
     assert np.array_equal(kept, images.astype(np.int8))
 
 
-def test_every_operation_is_drawn_in_every_amount(images, monkeypatch):
+@pytest.mark.parametrize("added", [(), (distort.SHARPNESS,), (distort.EQUALIZE, distort.SHARPNESS)])
+def test_every_operation_is_drawn_in_every_amount(added, images, monkeypatch):
     drawn = []
+    wanted = [*range(12), *added]
     monkeypatch.setattr(distort, "distort", lambda *arguments: drawn.append(arguments[1:]))
     for key in range(200):
-        Strong(operations=3, magnitude=7).distort(images, key)
+        Strong(operations=3, magnitude=7, added=added).distort(images, key)
     kinds, amounts = (np.concatenate(part) for part in zip(*drawn, strict=True))
     assert kinds.shape == amounts.shape == (8000, 3)
     for place in range(3):
-        counts = np.bincount(kinds[:, place], minlength=12)
-        assert len(counts) == 12
-        assert counts.min() > 0.8 * 8000 / 12
+        found, counts = np.unique(kinds[:, place], return_counts=True)
+        assert found.tolist() == wanted
+        assert counts.min() > 0.8 * 8000 / len(wanted)
         assert set(amounts[:, place]) == set(range(-7, 8))
     assert abs(np.corrcoef(kinds[:, 0], amounts[:, 0])[0, 1]) < 0.05
 
@@ -106,6 +108,10 @@ def test_an_impossible_alpha_is_refused():
         ({"operations": 17}, "operations must be a whole number of 0 to 16, not 17"),
         ({"magnitude": 31}, "magnitude must be a whole number of 0 to 30, not 31"),
         ({"cutout": -1}, "cutout must be a whole number of 0 to 1024, not -1"),
+        (
+            {"added": (12, 14)},
+            r"added must be of distort's EQUALIZE \(12\) and SHARPNESS \(13\), not",
+        ),
         ({"magnitude": 1.5}, "magnitude must be a whole number of 0 to 30, not 1.5"),
     ],
 )

@@ -5,7 +5,7 @@ from math import atan2, degrees, floor
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from accsim.kernels import distort
 
@@ -38,6 +38,8 @@ PILLOW = {
     distort.SOLARIZE: lambda image, amount: ImageOps.solarize(
         image, floor(255 * (1 - abs(amount) / 30) + 0.999)
     ),
+    distort.EQUALIZE: lambda image, amount: ImageOps.equalize(image),
+    distort.SHARPNESS: enhanced(ImageEnhance.Sharpness),
 }
 
 
@@ -48,7 +50,8 @@ def test_colours_are_those_of_pillow(kind, amount, picture):
     expected = np.asarray(PILLOW[kind](Image.fromarray(picture), amount))
     got = distorted(picture, (kind, amount))
     assert np.abs(got.astype(int) - expected).max() <= 2
-    if kind in (distort.IDENTITY, distort.POSTERIZE, distort.SOLARIZE):
+    exact = (distort.IDENTITY, distort.POSTERIZE, distort.SOLARIZE, distort.EQUALIZE)
+    if kind in exact:
         assert np.array_equal(got, expected)
 
 
@@ -68,7 +71,7 @@ def origin(kind, amount, x, y, width, height):
     }[kind]
 
 
-@pytest.mark.parametrize("kind", range(distort.SHEAR_ROWS, distort.KINDS))
+@pytest.mark.parametrize("kind", range(distort.SHEAR_ROWS, distort.ROTATE + 1))
 @pytest.mark.parametrize("amount", AMOUNTS)
 def test_places_are_the_nearest_of_exact_fractions(kind, amount, picture):
     height, width, _ = picture.shape
@@ -81,6 +84,35 @@ def test_places_are_the_nearest_of_exact_fractions(kind, amount, picture):
             inside = 0 <= column < width and 0 <= row < height
             expected = picture[row, column].tolist() if inside else [distort.OUTSIDE] * 3
             assert got[h, w].tolist() == expected
+
+
+@pytest.mark.parametrize("levels", [1, 2, 40, 256])
+@pytest.mark.parametrize("shape", [(8, 10, 3), (32, 32, 3), (28, 28, 1)])
+def test_equalized_pictures_are_pillows(levels, shape, rng):
+    """Of few levels and of many, of fewer pixels than levels and of more; every channel its own."""
+    drawn = rng.integers(0, levels, shape) * 255 // max(levels - 1, 1)
+    picture = np.minimum(drawn, rng.integers(0, 256, shape)).astype(np.uint8)
+    got = distorted(picture, (distort.EQUALIZE, 7))
+    for c in range(shape[2]):
+        expected = np.asarray(ImageOps.equalize(Image.fromarray(picture[:, :, c])))
+        assert np.array_equal(got[:, :, c], expected)
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_sharpened_pictures_are_exact_and_pillows_rounded_down(amount, rng):
+    picture = rng.integers(0, 256, (9, 11, 3)).astype(np.uint8)
+    smooth = np.asarray(Image.fromarray(picture).filter(ImageFilter.SMOOTH)).astype(int)
+    got = distorted(picture, (distort.SHARPNESS, amount)).astype(int)
+    factor = 1 + Fraction(3 * amount, 100)
+    for place in np.ndindex(picture.shape):
+        s, p = int(smooth[place]), int(picture[place])
+        assert got[place] == min(max(s + floor((p - s) * factor + Fraction(1, 2)), 0), 255)
+    pillow = ImageEnhance.Sharpness(Image.fromarray(picture)).enhance(float(factor))
+    assert np.abs(got - np.asarray(pillow)).max() <= 1
+    assert np.array_equal(got == picture, np.ones_like(got)) == (amount == 0)
+    border = np.ones(picture.shape, bool)
+    border[1:-1, 1:-1] = False
+    assert np.array_equal(got[border], picture[border])
 
 
 def test_operations_follow_one_another(picture):
