@@ -28,7 +28,7 @@ from accsim.ledger import TOTAL, Ledger
 from accsim.network import Network
 from accsim.passes import Passes
 from accsim.schedule.allocation import Extent, extents
-from accsim.schedule.program import Operation, macs_by_label
+from accsim.schedule.operation import Operation, macs_by_label
 from accsim.units import PS_PER_SECOND, ceil_div
 
 # What a transfer on the critical path waits for, and how the DDR's bus calls it.

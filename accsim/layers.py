@@ -8,7 +8,7 @@ from rich.table import Table
 
 from accsim import engine
 from accsim.hardware.accelerator import AcceleratorSpec
-from accsim.schedule.program import Operation
+from accsim.schedule.operation import Operation
 from accsim.units import PS_PER_SECOND
 from accsim.workload import Workload, largest_step
 

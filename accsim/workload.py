@@ -14,7 +14,7 @@ from accsim.network import Network
 from accsim.numerics import Numerics
 from accsim.passes import Passes, shares
 from accsim.schedule.base import Schedule
-from accsim.schedule.program import Operation
+from accsim.schedule.operation import Operation
 from accsim.training.base import Algorithm
 from accsim.training.guard import Guarded
 

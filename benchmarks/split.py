@@ -26,7 +26,7 @@ from accsim.numerics import Numerics
 from accsim.passes import Passes
 from accsim.schedule import LayerwiseEma, SeparateEma, SpatialSplit, TeacherAhead
 from accsim.schedule.base import Schedule
-from accsim.schedule.program import Operation
+from accsim.schedule.operation import Operation
 from models import convnet, digits, mobilenet
 
 BOARD = boards.ZCU104

@@ -21,7 +21,7 @@ from accsim.numerics import Numerics
 from accsim.passes import Passes
 from accsim.schedule.deferred_writeback import DeferredWriteback
 from accsim.schedule.layerwise_ema import LayerwiseEma
-from accsim.schedule.program import Operation
+from accsim.schedule.operation import Operation
 from accsim.schedule.separate_ema import SeparateEma
 
 MACHINE = boards.ZCU104  # 5,000 ps a cycle

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from accsim.__main__ import main
 from accsim.layers import layers
 from accsim.network import Shape
-from accsim.schedule.program import macs_by_label
+from accsim.schedule.operation import macs_by_label
 from accsim.workload import largest_passes, read_workload
 from models import convnet
 

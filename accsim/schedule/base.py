@@ -8,7 +8,8 @@ from accsim.hardware.accelerator import AcceleratorSpec
 from accsim.network import Network
 from accsim.numerics import Numerics
 from accsim.passes import Blend, Passes, Turn
-from accsim.schedule.program import Operation, Program
+from accsim.schedule.operation import Operation
+from accsim.schedule.program import Program
 
 
 @dataclass(frozen=True)

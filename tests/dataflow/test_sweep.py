@@ -10,7 +10,7 @@ from accsim.dataflow.sweep import WordSweep, nearest_power_of_two
 from accsim.dataflow.tile import Operand, Tensor
 from accsim.hardware import boards
 from accsim.hardware.buffer import BufferSpec
-from accsim.schedule.program import Operation
+from accsim.schedule.operation import Operation
 from accsim.units import KIB
 
 BOARDS = (boards.ZCU104, boards.ZCU102, boards.KV260, boards.ULTRA96, boards.PYNQ_Z2)

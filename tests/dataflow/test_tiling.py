@@ -21,7 +21,7 @@ from accsim.hardware.buffer import BufferSpec
 from accsim.hardware.dma import DmaSpec
 from accsim.hardware.pe_array import PEArraySpec
 from accsim.network import Shape
-from accsim.schedule.program import Operation
+from accsim.schedule.operation import Operation
 
 DATAFLOWS = (OutputStationary(), WeightStationary(), InputStationary(), ChannelBroadcast())
 BUFFERS = ("input", "weight", "output", "gradient")

@@ -23,7 +23,7 @@ from accsim.hardware.vector_unit import VectorUnitSpec
 from accsim.kernels import conv2d, update
 from accsim.kernels.fixed_point import store_codes
 from accsim.numerics import Numerics, Rounding
-from accsim.schedule.program import macs_by_label
+from accsim.schedule.operation import macs_by_label
 from accsim.schedule.separate_ema import SeparateEma
 from accsim.training.fixed_network import FixedNetwork
 from accsim.training.mean_teacher import MeanTeacher

@@ -27,10 +27,10 @@ from accsim.schedule import (
     OverlappedEma,
     SeparateEma,
     TeacherAhead,
-    program,
+    placement,
 )
 from accsim.schedule.allocation import Allocation, Arena, Life, Uses, follows, largest_first
-from accsim.schedule.program import Operation
+from accsim.schedule.operation import Operation
 from models import convnet, digits, mobilenet, resnet
 
 PAGE = 4096
@@ -242,7 +242,7 @@ def test_a_shortened_life_is_found(monkeypatch):
         short = [life._replace(last=(life.first + life.last) // 2) for life in wanted]
         return largest_first(memory, short, arena)
 
-    monkeypatch.setattr(program, "largest_first", cut)
+    monkeypatch.setattr(placement, "largest_first", cut)
     with pytest.raises(MemoryFault, match=r"where .* should be"):
         meant(lowered("SeparateEma", NETWORKS["convnet"]))
 

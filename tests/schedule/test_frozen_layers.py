@@ -22,7 +22,7 @@ from accsim.schedule import (
     SpatialSplit,
     TeacherAhead,
 )
-from accsim.schedule.program import macs_by_label
+from accsim.schedule.operation import macs_by_label
 from models import digits
 
 STEP = Passes(teacher_forward=2, student_forward=3, backward=2, ema=True)

@@ -21,7 +21,7 @@ from accsim.schedule import (
     OverlappedEma,
     SeparateEma,
 )
-from accsim.schedule.program import macs_by_label
+from accsim.schedule.operation import macs_by_label
 from models import digits, resnet
 
 # 4 frames are labelled, and 3 of them are sure; 5 labelled images

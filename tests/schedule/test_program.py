@@ -25,8 +25,8 @@ from accsim.numerics import Numerics, Scaling, WeightScaling
 from accsim.passes import Passes
 from accsim.schedule.deferred_writeback import DeferredWriteback
 from accsim.schedule.layerwise_ema import LayerwiseEma
+from accsim.schedule.operation import macs_by_label
 from accsim.schedule.overlapped_ema import OverlappedEma
-from accsim.schedule.program import macs_by_label
 from accsim.schedule.separate_ema import SeparateEma
 
 STEP = Passes(teacher_forward=2, student_forward=3, backward=2, ema=True)

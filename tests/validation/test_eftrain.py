@@ -30,7 +30,7 @@ from accsim.hardware.buffer import BufferSpec, BuffersSpec
 from accsim.hardware.dma import DmaSpec
 from accsim.hardware.pe_array import NO_REGISTERS, PEArraySpec
 from accsim.network import Shape
-from accsim.schedule.program import Operation
+from accsim.schedule.operation import Operation
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eftrain.csv"
 BATCH, WORD_BYTES, LANES = 16, 2, 16
