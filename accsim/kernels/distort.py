@@ -85,7 +85,7 @@ def _map_levels(plane, kind, amount, mean):
                 level = _quotient(255 * (p - low), high - low)
         elif kind == EQUALIZE:
             if step:
-                level = below // step
+                level = int(below // step)
                 below += counts[p]
         elif kind == POSTERIZE:
             low_bits = abs(amount) * 4 // MOST
