@@ -10,6 +10,7 @@ from accsim.dataflow.output_stationary import OutputStationary
 from accsim.hardware import boards
 from accsim.schedule.layerwise_ema import LayerwiseEma
 from accsim.training.base import Sgd
+from accsim.training.fixed_network import Statistics
 from accsim.training.guard import Guarded
 from accsim.training.mean_teacher import MeanTeacher
 from accsim.training.supervised import Supervised
@@ -35,6 +36,7 @@ workload = Workload(
         rule=MeanTeacher(
             confidence_threshold=0.0,
             ramp_share=0.0,
+            evaluation_statistics=Statistics.ADAPTED,  # as the guard's checks
             optimizer=Sgd(learning_rate=0.01, last_share=1.0),
         ),
         every=10,

@@ -24,7 +24,9 @@ class Guarded(Algorithm):
     Where the network that it would deploy gets more than `margin` of them less right than the one
     that was deployed, student and teacher are that one again, momenta are zero and labels that
     wait are dropped. Both are normalised by the statistics of the held-out images themselves, as a
-    teacher is by those of the frames: the domain of the stream is no reason to roll back.
+    teacher is by those of the frames: the domain of the stream is no reason to roll back. What is
+    deployed by running statistics may fall lower: they follow a change of domain over many steps,
+    which no check sees. With `evaluation_statistics` of the rule ADAPTED it is what is checked.
 
     The forward pass of a check is charged to the machine; the deployed network's own is made at the
     factory. Its words lie in DDR or flash beside the others: that room and their copy are not.
