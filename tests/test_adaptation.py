@@ -1,4 +1,4 @@
-"""What the table of benchmarks/adaptation.py is made of, and that no run of it is repeated."""
+"""What the table of experiments/adaptation.py is made of, and that no run of it is repeated."""
 
 import importlib.util
 from dataclasses import replace
@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch")  # one of the rules is in float32
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "adaptation.py"
+FILE = Path(__file__).parents[1] / "experiments" / "adaptation.py"
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_the_command_of_a_row_runs_it(write_rows, tmp_path):
 def test_the_project_s_own_table_is_whole(monkeypatch):
     """Its files are there; every row but the first kind has one to gain over; 3 seeds each."""
     monkeypatch.chdir(Path(__file__).parents[1])
-    rows = read_rows(Path("tables/learning.py"))
+    rows = read_rows(Path("experiments/learning.py"))
     assert {row.budget["labels"] for row in rows} == {1000, 4000}
     assert all(row.base(rows) for row in rows if row.name != "supervised")
     assert len(different_runs(rows)) == 2 * 2 * 3 * 3  # arithmetics, labels, methods, seeds

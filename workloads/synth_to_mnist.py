@@ -5,7 +5,7 @@ statistics, of their own. The student learns the teacher's hard labels from a di
 Accuracies are of MNIST's test images.
 
 `python -m accsim ablate workloads/synth_to_mnist.py` takes the threshold away; the rule beside the
-student alone and AdaBN: `python benchmarks/adaptation.py`.
+student alone and AdaBN: `python experiments/adaptation.py`.
 """
 
 from accsim.data.augmentation import Strong

@@ -6,7 +6,7 @@ the labelled images more distorted still, for a handwritten 1 leans farther here
 Accuracies are of MNIST's test images.
 
 `python -m accsim ablate workloads/usps_to_mnist.py` takes the threshold away; the rule beside the
-student alone and AdaBN: `python benchmarks/adaptation.py`.
+student alone and AdaBN: `python experiments/adaptation.py`.
 """
 
 from accsim.data.augmentation import Strong

@@ -1,6 +1,6 @@
 """Digits whose frames are of another domain than their labels: what bridges the gap, over seeds.
 
-    python benchmarks/adaptation.py [--out reports/adaptation] [--seeds 3] [--steps N] [--data DIR]
+    python experiments/adaptation.py [--out reports/adaptation] [--seeds 3] [--steps N] [--data DIR]
 
 Each of `workloads/mnist_to_usps.py`, `usps_to_mnist.py` and `synth_to_mnist.py` by the student
 alone (source only), by the batch-norm statistics of the target's images alone (AdaBN), by its mean
@@ -121,7 +121,7 @@ columns are differences in points, seed by seed.
 
 ![a dot a run](adaptation.png)
 
-`python benchmarks/adaptation.py`, which begins by saying what the rules are, with the settings of
+`python experiments/adaptation.py`, which begins by saying what the rules are, with the settings of
 `workloads/mnist_to_usps.py`, `usps_to_mnist.py` and `synth_to_mnist.py`. Every run:
 [runs.csv](runs.csv); this table: [table.csv](table.csv).
 """

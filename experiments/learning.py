@@ -1,6 +1,6 @@
 """CIFAR-10 from 1,000 and 4,000 labels: what a stream of frames adds to them, in 8 bits and float.
 
-`python -m accsim table tables/learning.py` runs what is missing and writes reports/learning.
+`python -m accsim table experiments/learning.py` runs what is missing and writes reports/learning.
 """
 
 from accsim.rows import Row

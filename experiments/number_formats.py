@@ -1,6 +1,6 @@
 """How few bits each class of tensors takes, and what its rounding is worth, over seeds.
 
-    python benchmarks/number_formats.py [--out reports/numerics/formats] [--seeds 3] [--data DIR]
+    python experiments/number_formats.py [--out reports/numerics/formats] [--seeds 3] [--data DIR]
 
 One class at a time, the others as in `workloads/number_formats.py`. Writes runs.csv, a row a run,
 and accuracy.csv with its figure: means and sample deviations of the accuracy on the test images,
