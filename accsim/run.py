@@ -351,12 +351,13 @@ def _guarded(checks: Sequence[Check]) -> dict[str, int] | None:
 
 
 def _phases(phases: Sequence[str | None], steps: pd.DataFrame) -> list[dict[str, Any]]:
-    """What each phase of the rule took: its steps, time and energy, and the frames it labelled."""
+    """What each phase of the rule took: steps, time, energy and frames; and what it got right."""
     changes = np.cumsum([now != before for before, now in pairwise([None, *phases])])
     ended = dict.fromkeys(("simulated_seconds", "joules"), 0.0)  # where the phase before did
     rows = []
     for _, of_phase in steps.groupby(changes):
         first, last = of_phase.iloc[0], of_phase.iloc[-1]
+        right = of_phase["teacher_accuracy"].fillna(of_phase["student_accuracy"]).dropna()
         rows.append(
             {
                 "phase": phases[int(first["step"]) - 1],
@@ -366,6 +367,7 @@ def _phases(phases: Sequence[str | None], steps: pd.DataFrame) -> list[dict[str,
                 "joules": float(last["joules"] - ended["joules"]),
                 "labelled": int(of_phase["unlabelled_samples"].sum()),
                 "kept": int(of_phase["accepted"].sum()),
+                "accuracy": None if right.empty else float(right.iloc[-1]),
             }
         )
         ended = last

@@ -152,11 +152,13 @@ def guarded(guard: Mapping[str, int]) -> str:
 
 
 def went_through(phases: Sequence[Mapping[str, Any]]) -> str:
-    """Every phase of a rule: its last step, time and energy, and what it kept of the stream."""
+    """Every phase of a rule: its last step, time, energy, accuracy, and what it kept of frames."""
     told = []
     for row in phases:
         sentence = f"{row['phase']} to step {row['last_step']:,} "
         sentence += f"({quantity(row['seconds'], 's')}, {quantity(row['joules'], 'J')}"
+        if row["accuracy"] is not None:
+            sentence += f", {percent(row['accuracy'])} right"
         if row["labelled"]:
             sentence += f", {row['kept']:,} of {row['labelled']:,} frames kept as they came"
         told.append(f"{sentence})")

@@ -214,8 +214,9 @@ def reached(curve: pd.DataFrame, place: str, at: float) -> float:
 
 
 def _best(curve: pd.DataFrame) -> pd.DataFrame:
-    """The teacher's part of a curve, or the student's."""
-    network = "teacher" if "teacher" in set(curve["network"]) else "student"
+    """The teacher's part of a curve, or the student's where the teacher was left behind."""
+    last = curve.loc[curve["step"] == curve["step"].max(), "network"]
+    network = "teacher" if "teacher" in set(last) else "student"
     return curve[curve["network"] == network]
 
 

@@ -381,14 +381,11 @@ class SelfTrainingLearner(Learner):
         )
 
     def correct(self, images, labels):
-        """The network that becomes the first teacher counts as that, not as a student."""
-        counts = {}
-        if self.has_teacher:
-            counts["teacher"] = self.right("teacher", images, labels)
+        """Of the network that the phase is about; the first that learns counts as the teacher."""
         phase = self.stretches[self._index()].phase
-        if phase in (Phase.STUDENT, Phase.FINE_TUNE):
-            counts["student"] = self.right("student", images, labels)
-        return counts or {"teacher": self.right("student", images, labels)}
+        name = "student" if phase in (Phase.STUDENT, Phase.FINE_TUNE) else "teacher"
+        asked = name if self.has_teacher else "student"
+        return {name: self.right(asked, images, labels)}
 
     def _index(self) -> int:
         """The stretch that the last step was in, or the first."""

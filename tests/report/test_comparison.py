@@ -12,6 +12,7 @@ from accsim.report.comparison import (
     compare_table,
     cycle_differences,
     equal_accuracies,
+    reached,
     told,
     totals,
     write_comparison,
@@ -202,3 +203,14 @@ def test_waiting_for_frames_decides_nothing(rows, tmp_path):
     rows[1]["mechanism_cycles"] |= {"idle": 500.0}
     page = (write_comparison(tmp_path / "both", rows, EXPLANATIONS) / "README.md").read_text()
     assert "| +0 | +500 | 75.0% | DDR data, 120.0% |" in page
+
+
+def test_where_a_student_leaves_its_teacher_behind_the_student_counts():
+    """The teacher was evaluated at 1 s, the student at 2 and 4 s: half-way at 3."""
+    curve = pd.DataFrame(
+        [("teacher", 1, 1.0, 0.5), ("student", 2, 2.0, 0.6), ("student", 4, 4.0, 0.8)],
+        columns=["network", "step", "simulated_seconds", "accuracy"],
+    )
+    assert reached(curve, "simulated_seconds", 3.0) == pytest.approx(0.7)
+    both = pd.concat([curve, curve.tail(1).assign(network="teacher", accuracy=0.9)])
+    assert reached(both, "simulated_seconds", 4.0) == pytest.approx(0.9)
