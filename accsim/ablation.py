@@ -113,7 +113,8 @@ def _run_of(result: Result) -> dict[str, Any]:
     """One run's seed and measures."""
     cost, accuracy = result.summary["cost"], result.summary["accuracy"]
     steps = result.tables.steps
-    taken = int((steps["labelled_samples"] + steps["unlabelled_samples"]).sum())
+    taken = steps["labelled_samples"] + steps["unlabelled_samples"]
+    taken = int(taken.clip(lower=steps["backward_samples"]).sum())  # with frames kept from earlier
     return {
         "seed": result.summary["seed"],
         "student_accuracy": accuracy["student"],

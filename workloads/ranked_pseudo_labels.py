@@ -3,7 +3,7 @@
 The pipeline of billion-scale semi-supervised learning, a share of the steps for each phase: a
 teacher learns from the labels, ranks one pass over the stream, a student learns from the frames
 that it kept, and is fine-tuned on the labels. How many to keep: `python -m accsim ablate
-workloads/ranked_pseudo_labels.py`; of fewer the labels are better, of more the frames.
+workloads/ranked_pseudo_labels.py`. Fewer are easier and more alike, of more some labels are wrong.
 """
 
 from accsim.data.augmentation import Strong

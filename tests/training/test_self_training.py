@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from accsim.ablation import ablate, choice
 from accsim.data.augmentation import Mixup, Strong
 from accsim.data.stream import SemiSupervisedStream
 from accsim.kernels import loss
@@ -307,6 +308,16 @@ def test_a_run_tells_its_phases_and_charges_them(workload):
     assert result.summary["accuracy"]["student"] == phases[3]["accuracy"]
     assert f"J, {phases[0]['accuracy']:.1%} right); rank to step 6" in told
     assert result.summary["suspicions"] == []
+
+
+def test_an_ablation_is_of_the_student_and_counts_frames_that_come_again(workload, tmp_path):
+    """12 steps of 8 samples; the 3 that rank have no backward pass."""
+    over = [choice(workload, "k", (2, 6))]
+    rows = ablate(workload, over, 1, tmp_path / "out", open_dataset(workload, None))
+    assert [row["backward_share"] for row in rows] == [0.75, 0.75]
+    for row in rows:
+        assert row["teacher_accuracy"] is None
+        assert 0 <= row["student_accuracy"] <= 1
 
 
 def test_only_steps_that_rank_wait_for_the_camera(workload):
