@@ -208,8 +208,9 @@ def test_rates_that_are_1_change_nothing(train):
 
 def test_rates_of_a_workload_and_of_its_pretraining_name_layers():
     workload = read_workload(WORKLOADS / "online_digits.py")
-    lost = replace(workload.algorithm, optimizer=Sgd(rates=(("conv7", 0),)))
+    guarded = workload.algorithm
+    lost = replace(guarded.rule, optimizer=Sgd(rates=(("conv7", 0),)))
     with pytest.raises(ValueError, match="'conv7' matches none of conv1, norm1, conv2"):
-        replace(workload, algorithm=lost)
+        replace(workload, algorithm=replace(guarded, rule=lost))
     with pytest.raises(ValueError, match="'conv7' matches none of conv1, norm1, conv2"):
         replace(workload, start=replace(workload.start, algorithm=lost))
