@@ -28,7 +28,7 @@ workload = Workload(
         confidence_threshold=0.9,
         consistency=PseudoLabel(),
         consistency_weight=1.0,
-        class_balance=0.3,  # 9 lies between printed 4 and 7: at worst nobody is sure of one
+        class_balance=0.3,  # keeps 9 from being lost as a 4 or 7, which printed ones resemble
         ramp_share=0.6,
         separate_domains=True,
         optimizer=Sgd(learning_rate=0.05),
